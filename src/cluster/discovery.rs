@@ -1,4 +1,6 @@
-//! The answer to `config get cluster`, by which clients made for ElastiCache learn the servers.
+//! What clients are told of a map: `config get cluster`, `config get map`, and who has a shard.
+//!
+//! By `config get cluster`, clients made for ElastiCache learn the servers:
 //!
 //! ```text
 //! CONFIG cluster 0 LENGTH\r\n
@@ -18,18 +20,50 @@
 //!
 //! A server that is listed gets a share of the keys, whoever has their shards. So only those are
 //! listed that stay: they are alive, and not draining.
+//!
+//! By `config get map`, who routes by shard gets the whole map, as one line of JSON:
+//!
+//! ```text
+//! CONFIG map 0 LENGTH\r\n
+//! MAP\n
+//! \r\n
+//! END\r\n
+//! ```
 
 use super::map::{Map, Server, Wanted};
-use std::fmt::Write;
 
-/// All of the answer.
-pub fn answer(map: &Map) -> String {
+/// Who takes the writes of a shard.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Owner<'m> {
+    /// The term of the shard.
+    pub term: u32,
+    /// Its primary.
+    pub server: &'m Server,
+}
+
+/// The shard's primary, where that has a process and is another one than that of the incarnation
+/// `own`. A server of which the map says that it is the primary does not send clients to itself:
+/// it is about to be, or will hear soon that it is no more.
+pub fn owner<'m>(map: &'m Map, shard: usize, own: &str) -> Option<Owner<'m>> {
+    let shard = map.shards.get(shard)?;
+    let server = map.server(map.living_primary(shard)?)?;
+    (server.incarnation.as_deref() != Some(own)).then_some(Owner { term: shard.term, server })
+}
+
+/// The whole answer to `config get map`.
+pub fn map_answer(map: &Map) -> String {
+    framed("map", &format!("{}\n", map.to_text()))
+}
+
+fn framed(what: &str, body: &str) -> String {
+    format!("CONFIG {what} 0 {}\r\n{body}\r\nEND\r\n", body.len())
+}
+
+/// The whole answer to `config get cluster`.
+pub fn cluster_answer(map: &Map) -> String {
     let listed = map.servers.iter().filter(|server| is_listed(server));
     let nodes: Vec<String> = listed.filter_map(|server| node(&server.clients)).collect();
-    let body = format!("{}\n{}\n", map.version, nodes.join(" "));
-    let mut answer = String::new();
-    write!(answer, "CONFIG cluster 0 {}\r\n{body}\r\nEND\r\n", body.len()).expect("to a String");
-    answer
+    framed("cluster", &format!("{}\n{}\n", map.version, nodes.join(" ")))
 }
 
 fn is_listed(server: &Server) -> bool {
@@ -83,22 +117,48 @@ mod tests {
         );
         let golden = "CONFIG cluster 0 95\r\n12\n\
                       cache-a.example|cache-a.example|11211 10.0.0.2|10.0.0.2|11212 2001:db8::1|2001:db8::1|11211\n\r\nEND\r\n";
-        assert_eq!(answer(&three), golden);
-        assert_eq!(answer(&map(u64::MAX, &[])), "CONFIG cluster 0 22\r\n18446744073709551615\n\n\r\nEND\r\n");
+        assert_eq!(cluster_answer(&three), golden);
+        assert_eq!(cluster_answer(&map(u64::MAX, &[])), "CONFIG cluster 0 22\r\n18446744073709551615\n\n\r\nEND\r\n");
     }
 
     #[test]
     fn who_leaves_or_is_dead_is_not_listed() {
         let some =
             map(3, &[("a:1", true, Draining), ("b:2", false, Serving), ("c:3", true, Serving), ("d:4", false, Paused)]);
-        assert_eq!(answer(&some), "CONFIG cluster 0 8\r\n3\nc|c|3\n\r\nEND\r\n");
+        assert_eq!(cluster_answer(&some), "CONFIG cluster 0 8\r\n3\nc|c|3\n\r\nEND\r\n");
+    }
+
+    #[test]
+    fn the_map_is_one_line_of_json() {
+        let answer = map_answer(&map(7, &[("a:1", true, Serving)]));
+        let (head, rest) = answer.split_once("\r\n").expect("a first line");
+        let body = rest.strip_suffix("\r\nEND\r\n").expect("its end");
+        assert_eq!(head, format!("CONFIG map 0 {}", body.len()));
+        let (line, behind) = body.split_once('\n').expect("a line");
+        assert_eq!((behind, Map::of_text(line.as_bytes()).expect("a map").version), ("", 7));
+    }
+
+    #[test]
+    fn the_owner_is_a_living_primary_elsewhere() {
+        let mut map = map(3, &[("a:1", true, Serving), ("b:2", true, Draining), ("c:3", false, Serving)]);
+        map.servers[1].incarnation = Some("2".into());
+        let name = |map: &Map, shard: usize, own: &str| owner(map, shard, own).map(|one| (one.term, one.server.id));
+        assert_eq!(name(&map, 0, "9"), None, "nobody has begun");
+        (map.shards[0].primary, map.shards[0].term) = (Some(2), 7);
+        assert_eq!(name(&map, 0, "9"), Some((7, 2)), "one that drains has it still");
+        assert_eq!(name(&map, 0, "2"), None, "it is the server itself");
+        map.shards[0].ended = true;
+        assert_eq!(name(&map, 0, "9"), None, "its process is another one");
+        map.shards[1].primary = Some(3);
+        assert_eq!(name(&map, 1, "9"), None, "it is dead");
+        assert_eq!(name(&map, 4, "9"), None, "there is no such shard");
     }
 
     #[test]
     fn an_address_that_would_break_the_line_is_left_out() {
         for wrong in ["a", "a:x", ":1", "a|b:1", "a b:1", "a\nb:1", "a\r:1", "a:70000", "[]:1"] {
             assert_eq!(
-                answer(&map(3, &[(wrong, true, Serving)])),
+                cluster_answer(&map(3, &[(wrong, true, Serving)])),
                 "CONFIG cluster 0 3\r\n3\n\n\r\nEND\r\n",
                 "{wrong:?}"
             );
@@ -108,7 +168,7 @@ mod tests {
     /// As pymemcache, dalli-elasticache and the clients for C# go about it.
     #[test]
     fn clients_read_it() {
-        let text = answer(&map(7, &[("a:1", true, Serving), ("b:2", true, Serving)]));
+        let text = cluster_answer(&map(7, &[("a:1", true, Serving), ("b:2", true, Serving)]));
         let (before_end, rest) = text.split_once("\n\r\nEND\r\n").expect("they read up to this");
         assert_eq!(rest, "");
         let lines: Vec<&str> = before_end.split('\n').collect();

@@ -1,5 +1,5 @@
-//! What is said to the server as a whole: orders to change its role, questions about its cluster,
-//! shutdown, cache_memlimit, verbosity, debugtime.
+//! What is said to the server as a whole: orders to change its role, shutdown, cache_memlimit,
+//! verbosity, debugtime.
 //!
 //! An order (`replication <order>`) is taken or not by where it comes from; that is decided here.
 //! The order taker knows what it means.
@@ -14,10 +14,6 @@ use crate::sys::signals;
 
 /// Takes the words of an order.
 pub type OrderTaker = Box<dyn Fn(&[u8]) -> Result<(), Refused> + Send + Sync>;
-
-/// Tells the servers of the cluster, as the answer to `config get cluster`; None before they are
-/// known here.
-pub type ServersTeller = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Who takes orders, and from where.
 pub(super) struct Orders {
@@ -60,24 +56,6 @@ impl Engine {
             Err(Refused::Busy(why)) => (Fault::Server, why),
         };
         Reply::Text.refused_because(call.out.bytes(), fault, why);
-        Outcome::Done
-    }
-
-    /// Who tells of the servers of this server's cluster; once.
-    pub fn set_servers_teller(&self, teller: ServersTeller) {
-        assert!(self.servers.set(teller).is_ok(), "who tells of the servers is set once");
-    }
-
-    /// config get cluster. Unknown where there is no cluster, as to memcached.
-    pub(super) fn discover(&self, call: &mut Call<'_, '_, '_>, reply: Reply) -> Outcome {
-        let Some(teller) = self.servers.get() else { return call.refused(reply, Refusal::UnknownCommand) };
-        match teller() {
-            Some(answer) => call.out.bytes().extend_from_slice(answer.as_bytes()),
-            None => {
-                let why = "no locator has told this server of its cluster yet; ask another one, or try again";
-                reply.refused_because(call.out.bytes(), Fault::Server, why);
-            }
-        }
         Outcome::Done
     }
 

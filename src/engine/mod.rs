@@ -17,6 +17,7 @@
 //! | `meta`, `meta_get` | the meta commands, in those terms |
 //! | `flush`, `dump` | all items |
 //! | `admin`, `certificates`, `switches` | what is said to the server as a whole, and what clients may do |
+//! | [`cluster`](Cluster) | what clients are told of the cluster |
 //! | [`watch`], `watched` | what watchers are told of |
 //! | [`host`](Host) | what only the server can tell |
 //! | [`acks`], [`forwarded`], [`output`] | answers: held for replicas, given by other servers, on their way out |
@@ -26,6 +27,7 @@ pub mod acks;
 mod admin;
 mod arithmetic;
 mod certificates;
+mod cluster;
 mod dump;
 mod flush;
 pub mod forwarded;
@@ -56,9 +58,11 @@ use crate::protocol::text::watch::StoreStatus;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{Closed, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
 pub use acks::AckPolicy;
+use admin::Orders;
 pub use admin::{OrderTaker, Refused};
-use admin::{Orders, ServersTeller};
 pub use certificates::{CertificateTimes, Refresh};
+pub use cluster::Cluster;
+use cluster::Place;
 use dump::Dumps;
 pub use host::{Client, Host, Origin};
 pub use output::Output;
@@ -92,8 +96,8 @@ pub struct Engine {
     replication: OnceLock<RowSource>,
     /// Who takes orders to change this server's role.
     orders: OnceLock<Orders>,
-    /// Who tells of the servers of the cluster.
-    servers: OnceLock<ServersTeller>,
+    /// This server among others.
+    place: OnceLock<Place>,
 }
 
 /// Calls what it is given for each of its rows: name and value.
@@ -159,6 +163,8 @@ pub enum Outcome {
     /// Executed: the client watches from now on, under this number ([`Engine::watcher`]). Go on
     /// with the next once it is known whose it is.
     Watch(u32),
+    /// The client has said hello. It is not answered yet: that is for who keeps what it asks for.
+    Hello,
     /// Of a forwarded request: it belongs elsewhere. Nothing is done, and nothing appended.
     Elsewhere(Closed),
 }
@@ -202,7 +208,7 @@ impl Engine {
             started: Instant::now(),
             replication: OnceLock::new(),
             orders: OnceLock::new(),
-            servers: OnceLock::new(),
+            place: OnceLock::new(),
         }
     }
 
@@ -306,7 +312,8 @@ impl Engine {
             Request::DebugTime { change, reply } => admin::debugtime(call, *change, *reply),
             Request::Watch(streams) => self.begin_watching(call, *streams),
             Request::Replication(order) => self.order(call, order),
-            Request::Discover(reply) => self.discover(call, *reply),
+            Request::Hello(_) => Self::hello(call),
+            Request::Discover { what, reply } => self.discover(call, *what, *reply),
             Request::Shutdown { mode, reply } => self.shutdown(call, *mode, *reply),
             Request::Version(reply) => {
                 reply.version(call.out.bytes());

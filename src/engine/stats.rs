@@ -167,6 +167,8 @@ worker_counters! {
     /// Requests that waited before they were forwarded: too many were under way, or earlier ones
     /// of their connection by another way.
     forward_waits,
+    /// Keys of other servers of which a client was told whose they are, as it had asked.
+    moved,
 }
 
 impl WorkerStats {

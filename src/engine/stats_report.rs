@@ -159,12 +159,13 @@ fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
     report_rows(out, &rows);
 }
 
-/// Requests that other servers execute.
+/// Requests that are other servers' to execute.
 fn report_forwarded(out: &mut Rows<'_>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 3] = [
+    let rows: [(&str, u64); 4] = [
         ("forwarded", total.forwarded),
         ("forward_errors", total.forward_errors),
         ("forward_waits", total.forward_waits),
+        ("moved", total.moved),
     ];
     report_rows(out, &rows);
 }

@@ -210,7 +210,8 @@ pub(super) fn writes(request: &Request<'_>) -> Option<Reply> {
         | Request::Watch(_)
         | Request::DebugTime { .. }
         | Request::Replication(_)
-        | Request::Discover(_)
+        | Request::Hello(_)
+        | Request::Discover { .. }
         | Request::Shutdown { .. }
         | Request::Wait { .. }
         | Request::Version(_)

@@ -58,6 +58,8 @@ pub enum Refusal {
     ShutdownOff,
     /// shutdown knows no such mode.
     ShutdownUnknown,
+    /// hello with words that it does not know, or over UDP.
+    BadHello,
     /// lru_crawler crawl.
     CrawlerOff,
     /// A slab class that memcached has not.
@@ -161,6 +163,9 @@ impl Refusal {
             Refusal::FlushOff => b"CLIENT_ERROR flush_all not allowed\r\n",
             Refusal::ShutdownOff => b"SERVER_ERROR: shutdown not enabled\r\n",
             Refusal::ShutdownUnknown => b"CLIENT_ERROR invalid shutdown mode\r\n",
+            Refusal::BadHello => {
+                b"CLIENT_ERROR hello: say notices, moved, read-from=primary|replica or lag-ms=MILLISECONDS, and not over UDP\r\n"
+            }
             Refusal::CrawlerOff => b"CLIENT_ERROR lru crawler disabled\r\n",
             Refusal::BadClass => b"BADCLASS invalid class id\r\n",
             Refusal::NothingToCrawl => b"NOTSTARTED no items to crawl\r\n",

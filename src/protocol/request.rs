@@ -5,6 +5,7 @@ use super::binary::Head;
 use super::reply::Reply;
 use super::text::bytes_to_blank;
 use super::text::dump::DumpForm;
+use super::text::hello::Preferences;
 use super::text::meta::MetaRequest;
 use super::text::watch::Streams;
 use crate::base::limits::KEY_BYTES_MAX;
@@ -75,8 +76,15 @@ pub enum Request<'a> {
     /// replication, with the rest of its line, blanks trimmed: an order to change this server's
     /// role.
     Replication(&'a [u8]),
-    /// config get cluster: which servers there are.
-    Discover(Reply),
+    /// hello: what the client asks for, for the rest of its connection.
+    Hello(Preferences),
+    /// config get cluster, config get map: what is known of the cluster.
+    Discover {
+        /// What is asked.
+        what: Discovery,
+        /// How it is to be answered.
+        reply: Reply,
+    },
     /// shutdown: end the server.
     Shutdown {
         /// How.
@@ -94,6 +102,15 @@ pub enum Request<'a> {
     Meta(MetaRequest<'a>),
     /// mn.
     Noop(Reply),
+}
+
+/// What a client wants to know of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// Where its servers are, for clients made for ElastiCache.
+    Cluster,
+    /// Its map, as JSON.
+    Map,
 }
 
 /// What a client wants to see of all items.
@@ -138,7 +155,8 @@ impl<'r> Request<'r> {
             | Request::Watch(_)
             | Request::DebugTime { .. }
             | Request::Replication(_)
-            | Request::Discover(_)
+            | Request::Hello(_)
+            | Request::Discover { .. }
             | Request::Shutdown { .. }
             | Request::Wait { .. }
             | Request::Version(_)
@@ -146,6 +164,15 @@ impl<'r> Request<'r> {
             | Request::Quit(_)
             | Request::Noop(_) => None,
         }
+    }
+
+    /// Its key at `at` (of a get; 0 for any other), the offset behind that, and whether the request
+    /// has no other key.
+    pub fn key_at(&self, at: u32) -> Option<(&'r [u8], u32, bool)> {
+        let Request::Get(get) = self else { return self.key().map(|key| (key, 0, true)) };
+        let NextKey::Key(key, next) = get.keys.next(at) else { return None };
+        let is_only = at == 0 && !get.continues && get.ends && get.keys.next(next) == NextKey::End;
+        Some((key, next, is_only))
     }
 
     /// How its client wants to be answered, whatever becomes of it. (Of a refused meta command it
@@ -164,7 +191,7 @@ impl<'r> Request<'r> {
             | Request::DebugTime { reply, .. }
             | Request::Shutdown { reply, .. }
             | Request::Version(reply)
-            | Request::Discover(reply)
+            | Request::Discover { reply, .. }
             | Request::RefreshCertificates(reply)
             | Request::Quit(reply)
             | Request::Noop(reply) => *reply,
@@ -172,6 +199,7 @@ impl<'r> Request<'r> {
             | Request::Meta(_)
             | Request::Dump(_)
             | Request::Watch(_)
+            | Request::Hello(_)
             | Request::Wait { .. }
             | Request::Replication(_) => Reply::Text,
         }
@@ -375,6 +403,23 @@ mod tests {
         assert_eq!(walk(b"  a  b\tc "), [NextKey::Key(b"a", 3), NextKey::Key(b"b\tc", 8), NextKey::End]);
         assert_eq!(walk(b"   "), [NextKey::End]);
         assert_eq!(Keys { line: b"a" }.next(u32::MAX), NextKey::End);
+    }
+
+    #[test]
+    fn a_get_of_one_key_has_no_other() {
+        let form = GetForm { with_cas: false, touch: None };
+        let get = |line, ends, continues| Request::Get(Get { keys: Keys { line }, form, continues, ends });
+        assert_eq!(get(b" a ", true, false).key_at(0), Some((&b"a"[..], 2, true)));
+        assert_eq!(get(b" a", false, false).key_at(0), Some((&b"a"[..], 2, false)));
+        assert_eq!(get(b"a", true, true).key_at(0), Some((&b"a"[..], 1, false)));
+        let two = get(b" a b", true, false);
+        assert_eq!(
+            [0, 2, 4].map(|at| two.key_at(at)),
+            [Some((&b"a"[..], 2, false)), Some((&b"b"[..], 4, false)), None]
+        );
+        let touch = Request::Touch(Touch { key: b"a", exptime: Exptime(0), reply: Reply::Text });
+        assert_eq!(touch.key_at(0), Some((&b"a"[..], 0, true)));
+        assert_eq!(Request::Noop(Reply::Text).key_at(0), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod commands;
 pub mod credentials;
 pub mod dump;
 pub mod encode;
+pub mod hello;
 mod line;
 pub mod meta;
 mod tokens;

@@ -12,6 +12,7 @@ use crate::base::time::SteadySeconds;
 use crate::engine::Output;
 use crate::protocol::Protocol;
 use crate::protocol::request::GetForm;
+use crate::protocol::text::hello::Preferences;
 use crate::protocol::text::watch::CloseReason;
 use crate::sys::poll::Interest;
 use std::io;
@@ -42,8 +43,57 @@ pub struct Progress {
     pub claims: Claims,
     /// Whose requests these are; nobody's where none is forwarded.
     pub client: Token,
+    /// The version of the map that its client was told of last.
+    pub told_version: u64,
+    /// A request has waited in vain for another map than that of this version.
+    pub waited_for: Option<u64>,
+    /// Whether each request is to be looked at before it is executed.
+    pub care: Care,
+}
+
+/// Why each request of a connection is to be looked at before it is executed, apart from what its
+/// output knows ([`Output::needs_care`]). One word says whether it is, so that it costs others no
+/// more than that.
+#[derive(Default)]
+pub struct Care {
     /// The first pending request is done here, though its shard takes no writes here.
-    pub serves_here: bool,
+    serves_here: bool,
+    /// What the client has asked for by hello.
+    preferences: Preferences,
+    /// One of these asks for it.
+    is_needed: bool,
+}
+
+impl Care {
+    /// Whether it is so.
+    #[inline]
+    pub fn is_needed(&self) -> bool {
+        self.is_needed
+    }
+
+    /// Whether the first pending request is done here, wherever its shard takes writes.
+    pub fn serve_here(&mut self, serves_here: bool) {
+        self.serves_here = serves_here;
+        self.is_needed = serves_here || self.preferences.are_any();
+    }
+
+    /// Whether it is. The next one is not.
+    pub fn take_serves_here(&mut self) -> bool {
+        let serves_here = self.serves_here;
+        self.serve_here(false);
+        serves_here
+    }
+
+    /// What the client has asked for.
+    pub fn preferences(&self) -> Preferences {
+        self.preferences
+    }
+
+    /// The client asks for this from now on.
+    pub fn prefer(&mut self, preferences: Preferences) {
+        self.preferences = preferences;
+        self.serve_here(self.serves_here);
+    }
 }
 
 /// What was read for a connection before its turn to be served came.

@@ -6,6 +6,7 @@
 //! work: requests, and keys of multi-gets.
 
 mod elsewhere;
+mod moved;
 
 use super::Shared;
 use super::connection::Progress;
@@ -49,7 +50,7 @@ impl Executor<'_> {
         let consumed = skip(progress, input);
         progress.wanted_bytes = 0;
         let mut at = (consumed, requests_left);
-        if !(output.needs_care() | progress.serves_here) {
+        if !(output.needs_care() | progress.care.is_needed()) {
             let state = self.go_on::<false>(context, keys, input, &mut at, progress, output);
             if let Some(state) = state {
                 return (at.0, state);
@@ -123,6 +124,9 @@ impl Executor<'_> {
                     return Some(State::Yielded);
                 }
                 Then::Rejected(rejection) => {
+                    if CAREFUL {
+                        self.notice(progress, output);
+                    }
                     let (bytes, state) = self.reject(context, &rejection, &input[at.0..], progress, output);
                     at.0 += bytes;
                     if state.is_some() {
@@ -161,7 +165,8 @@ impl Executor<'_> {
                 if Self::is_ahead(request, target, progress.resume, output) {
                     return Flow::Stop(Self::wait(context, progress));
                 }
-                if std::mem::take(&mut progress.serves_here) {
+                self.notice(progress, output);
+                if progress.care.take_serves_here() {
                     target = target.served_here();
                 }
             }
@@ -191,7 +196,7 @@ impl Executor<'_> {
                 Self::end_parts(outcome, output);
             }
             if outcome != Outcome::Done {
-                return Flow::Stop(self.stop_behind(request, outcome, progress));
+                return Flow::Stop(self.stop_behind(request, outcome, progress, output));
             }
             progress.open_get = None;
         }
@@ -221,7 +226,17 @@ impl Executor<'_> {
 
     /// Why execution stops behind a request that was executed, but is not all that there is to it.
     #[cold]
-    fn stop_behind(&self, request: &Request<'_>, outcome: Outcome, progress: &mut Progress) -> State {
+    fn stop_behind(
+        &self,
+        request: &Request<'_>,
+        outcome: Outcome,
+        progress: &mut Progress,
+        output: &mut Output,
+    ) -> State {
+        if let Request::Hello(preferences) = request {
+            self.greet(*preferences, progress, output);
+            return State::Yielded;
+        }
         // A part of a get is all that there is of its line.
         progress.open_get = open_form(request).filter(|_| outcome == Outcome::Part);
         progress.skip_line = outcome == Outcome::DropLine;
@@ -331,7 +346,7 @@ pub fn tell_of_other_protocol(only: Option<Protocol>) {
 #[inline(always)]
 fn note(outcome: Outcome, progress: &mut Progress) -> Option<State> {
     let (offset, state) = match outcome {
-        Outcome::Done | Outcome::Part | Outcome::DropLine | Outcome::Watch(_) => (0, None),
+        Outcome::Done | Outcome::Part | Outcome::DropLine | Outcome::Watch(_) | Outcome::Hello => (0, None),
         Outcome::Resume(offset) | Outcome::Dump(offset) => (offset, Some(State::Yielded)),
         Outcome::Close => (0, Some(State::Ending { lingers: false })),
         // It is not executed: [`Executor::pass_on`] says what comes next.

@@ -7,6 +7,8 @@ mod etcd;
 mod life;
 mod member;
 mod scripted;
+mod survive;
+mod told;
 
 use crate::node::Node;
 use crate::support::Server;

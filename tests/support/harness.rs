@@ -121,7 +121,7 @@ impl<'e> Client<'e> {
         for waited in 0..TURNS_MAX {
             let (outcome, taken) = self.turn(input, attempt, answers);
             match outcome {
-                Outcome::Done | Outcome::Close | Outcome::Watch(_) => return taken,
+                Outcome::Done | Outcome::Close | Outcome::Watch(_) | Outcome::Hello => return taken,
                 Outcome::Part | Outcome::DropLine => panic!("whole requests are sent"),
                 Outcome::Elsewhere(_) | Outcome::Forward(_) => panic!("nothing is forwarded"),
                 Outcome::Resume(offset) | Outcome::Dump(offset) => {

@@ -4,6 +4,7 @@ use crate::cluster::map::Map;
 use crate::cluster::report::Report;
 use crate::replication::report::Report as Rows;
 use rustix::time::{ClockId, clock_gettime};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub fn boot_milliseconds() -> u64 {
 pub struct Known {
     own: String,
     shards: usize,
+    /// Of the latest map. Follows it while the lock is held.
+    version: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -69,7 +72,7 @@ pub enum NotTaken {
 impl Known {
     /// Of the process with this incarnation, whose store has so many shards.
     pub fn new(own: String, shards: usize) -> Known {
-        Known { own, shards, state: Mutex::default(), changed: Condvar::new() }
+        Known { own, shards, version: AtomicU64::new(0), state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// This process's incarnation.
@@ -80,6 +83,12 @@ impl Known {
     /// The latest map.
     pub fn map(&self) -> Option<Arc<Map>> {
         self.state().map.clone()
+    }
+
+    /// The version of the latest map; 0: there is none. Takes no lock. Who asks for the map
+    /// afterwards gets one of this version, or of a later one.
+    pub fn version(&self) -> u64 {
+        self.version.load(Acquire)
     }
 
     /// The highest generation of a locator that was heard of.
@@ -104,6 +113,7 @@ impl Known {
         }
         if state.map.as_ref().is_none_or(|known| map.version > known.version) {
             state.generation = map.generation;
+            self.version.store(map.version, Release);
             state.map = Some(Arc::new(map));
             self.changed.notify_all();
         }
@@ -206,7 +216,11 @@ mod tests {
     #[test]
     fn maps_and_generations_never_go_back() {
         let known = Known::new("own".into(), 4);
-        let version = || known.map().map_or(0, |map| map.version);
+        let version = || {
+            let of_map = known.map().map_or(0, |map| map.version);
+            assert_eq!(known.version(), of_map, "known without a lock");
+            of_map
+        };
         assert_eq!(known.take_map(map("c", 5, 2)), Ok(()));
         assert_eq!((known.take_map(map("c", 4, 2)), version()), (Ok(()), 5), "of before");
         assert_eq!(known.take_map(map("c", 9, 1)), Err(NotTaken::Generation { theirs: 1, ours: 2 }));

@@ -3,10 +3,14 @@
 use super::Args;
 use super::replication::Plan;
 use crate::cluster::discovery;
+use crate::cluster::map::Map;
+use crate::cluster::member::known::Known;
 use crate::cluster::member::step::incarnation_of;
 use crate::cluster::member::{Member, MemberConfig, Parts};
 use crate::cluster::report::Introduction;
-use crate::engine::{Engine, Origin, Refused};
+use crate::engine::{Cluster, Engine, Origin, Refused};
+use crate::protocol::request::Discovery;
+use crate::protocol::text::hello::Owner;
 use crate::replication::node::{Node, RunningNode};
 use crate::replication::offer::Offer;
 use crate::replication::order::{Order, with_port};
@@ -14,7 +18,7 @@ use crate::replication::report::Report;
 use crate::store::Store;
 use anyhow::{Context, ensure};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shards of a cluster, where nobody says otherwise.
 pub const SHARDS_DEFAULT: usize = 256;
@@ -80,9 +84,8 @@ pub fn start(
 ) -> anyhow::Result<Option<Member>> {
     let (false, Some(offer)) = (args.cluster.locators.is_empty(), offer) else { return Ok(None) };
     let clients = clients.context("--locators: clients find this server by a TCP port: give one with -p or -l")?;
-    let name = args.replication.replica_name.clone();
     let introduction = Introduction {
-        name: name.unwrap_or_else(|| format!("{}:{}", plan.name(), clients.port())),
+        name: name(args, plan, Some(clients)),
         incarnation: incarnation_of(plan.number()),
         cluster: None,
         map_version: 0,
@@ -103,19 +106,72 @@ pub fn start(
 
 /// Have the engine tell how this server stands, and take orders. The roles of a member of a cluster
 /// are those of the map, so it takes none.
-pub fn connect(engine: &Engine, node: &Arc<Node>, member: Option<&Member>, orders_from: Origin) {
+pub fn connect(engine: &Engine, node: &Arc<Node>, member: Option<&Member>, name: String, orders_from: Origin) {
     let (telling, taking) = (node.clone(), node.clone());
     let known = member.map(|member| member.known().clone());
     let is_member = known.is_some();
-    if let Some(known) = known.clone() {
-        engine.set_servers_teller(Box::new(move || known.map().map(|map| discovery::answer(&map))));
-    }
+    let cluster = known.clone().map(|known| Box::new(Told::of(known)) as Box<dyn Cluster>);
+    engine.set_place(name, cluster);
     engine.set_replication_rows(Box::new(move |emit| {
         telling.rows(emit);
         known.iter().for_each(|known| known.rows(emit));
     }));
     let take = move |words: &[u8]| if is_member { Err(not_by_orders()) } else { take_order(&taking, words) };
     engine.set_order_taker(orders_from, Box::new(take));
+}
+
+/// What this server is called: as it was told, or by its host's name and the port for clients.
+pub fn name(args: &Args, plan: &Plan, clients: Option<SocketAddr>) -> String {
+    match (&args.replication.replica_name, clients) {
+        (Some(name), _) => name.clone(),
+        (None, Some(clients)) => format!("{}:{}", plan.name(), clients.port()),
+        (None, None) => plan.name().into(),
+    }
+}
+
+/// What the engine is told of the map.
+struct Told {
+    known: Arc<Known>,
+    /// The map as clients get it, which is long, and its version.
+    text: Mutex<(u64, Arc<str>)>,
+}
+
+impl Told {
+    fn of(known: Arc<Known>) -> Told {
+        Told { known, text: Mutex::new((0, Arc::default())) }
+    }
+
+    fn map_answer(&self, map: &Map) -> Arc<str> {
+        let mut text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        if text.0 != map.version {
+            *text = (map.version, discovery::map_answer(map).into());
+        }
+        text.1.clone()
+    }
+}
+
+impl Cluster for Told {
+    fn map_version(&self) -> u64 {
+        self.known.version()
+    }
+
+    fn map(&self) -> Option<(String, u64)> {
+        self.known.map().map(|map| (map.cluster.clone(), map.version))
+    }
+
+    fn tell(&self, what: Discovery) -> Option<Arc<str>> {
+        let map = self.known.map()?;
+        Some(match what {
+            Discovery::Cluster => discovery::cluster_answer(&map).into(),
+            Discovery::Map => self.map_answer(&map),
+        })
+    }
+
+    fn owner(&self, shard: u32) -> Option<Owner> {
+        let map = self.known.map()?;
+        let discovery::Owner { term, server } = discovery::owner(&map, shard as usize, self.known.own())?;
+        Some(Owner { map_version: map.version, term, server: server.name.clone(), clients: server.clients.clone() })
+    }
 }
 
 fn not_by_orders() -> Refused {

@@ -315,7 +315,8 @@ impl Plan {
         let node =
             Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
         let member = cluster::start(args, self, store, &node, offer.as_ref().map(Running::offer), clients)?;
-        cluster::connect(engine, node.node(), member.as_ref(), self.orders_from);
+        let name = cluster::name(args, self, clients);
+        cluster::connect(engine, node.node(), member.as_ref(), name, self.orders_from);
         Ok(Replicating { _member: member, node, offer })
     }
 

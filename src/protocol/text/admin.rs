@@ -8,9 +8,10 @@
 //! need no crawler.) A line that memcached would refuse whatever its features is refused with the
 //! same words here. What would succeed there and change nothing here is answered ERROR, never OK.
 
-use super::super::request::{Dump, DumpedClasses};
+use super::super::request::{Discovery, Dump, DumpedClasses};
 use super::super::{Exptime, Parsed, Refusal, Reply, Request, Shutdown};
 use super::dump::DumpForm;
+use super::hello;
 use super::line::Line;
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict};
 use crate::base::limits::{
@@ -40,7 +41,11 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
         Some(b"wait") => wait(line, tokens),
         Some(b"cache_memlimit") => cache_memlimit(line, tokens, reply),
         Some(b"replication") => line.accept(Request::Replication(tokens.rest())),
-        Some(b"config") if is_discovery(tokens.clone()) => line.accept(Request::Discover(reply)),
+        Some(b"hello") => hello::command(line, tokens),
+        Some(b"config") => match discovery(tokens) {
+            Some(what) => line.accept(Request::Discover { what, reply }),
+            None => refuse(Refusal::UnknownCommand),
+        },
         Some(b"shutdown") => line.accept(Request::Shutdown { mode: shutdown(tokens), reply }),
         Some(b"refresh_certs") => line.accept(Request::RefreshCertificates(reply)),
         Some(b"lru_crawler") => match lru_crawler(tokens) {
@@ -59,9 +64,13 @@ pub fn command(line: Line<'_>) -> Parsed<'_> {
     }
 }
 
-/// Whether the words behind `config` ask for the servers.
-fn is_discovery(mut tokens: Tokens<'_>) -> bool {
-    (tokens.next(), tokens.next(), tokens.next()) == (Some(b"get"), Some(b"cluster"), None)
+/// What the words behind `config` ask for.
+fn discovery(mut tokens: Tokens<'_>) -> Option<Discovery> {
+    match (tokens.next()?, tokens.next()?, tokens.next()) {
+        (b"get", b"cluster", None) => Some(Discovery::Cluster),
+        (b"get", b"map", None) => Some(Discovery::Map),
+        _ => None,
+    }
 }
 
 /// The word behind `shutdown`; memcached takes the start of it for the whole.

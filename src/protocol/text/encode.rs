@@ -245,6 +245,20 @@ pub fn meta_line(out: &mut Vec<u8>, code: MetaCode, request: &MetaRequest<'_>, f
         MetaCode::Exists => out.extend_from_slice(b"EX"),
         MetaCode::NotFound => out.extend_from_slice(b"NF"),
     }
+    push_given_back(out, request, facts);
+    if let (MetaVerb::Get, Some(facts)) = (request.verb, facts) {
+        for (letters, there) in [(b" Z", facts.token_sent), (b" X", facts.stale), (b" W", facts.won)] {
+            if there {
+                out.extend_from_slice(letters);
+            }
+        }
+    }
+    out.extend_from_slice(LINE_END);
+}
+
+/// The flags of a request that are given back, each behind a blank; see [`meta_line`].
+#[inline(always)]
+pub fn push_given_back(out: &mut Vec<u8>, request: &MetaRequest<'_>, facts: Option<&MetaFacts>) {
     for token in flag_tokens(request.flag_tokens) {
         match token[0] {
             b'O' => {
@@ -259,14 +273,6 @@ pub fn meta_line(out: &mut Vec<u8>, code: MetaCode, request: &MetaRequest<'_>, f
             }
         }
     }
-    if let (MetaVerb::Get, Some(facts)) = (request.verb, facts) {
-        for (letters, there) in [(b" Z", facts.token_sent), (b" X", facts.stale), (b" W", facts.won)] {
-            if there {
-                out.extend_from_slice(letters);
-            }
-        }
-    }
-    out.extend_from_slice(LINE_END);
 }
 
 /// me found nothing; k and O are not given back there.

@@ -4,7 +4,7 @@
 use super::super::{Exptime, Parsed, Rejection, Request};
 use super::meta::{MetaRequest, SetMode};
 use super::*;
-use crate::protocol::request::NextKey;
+use crate::protocol::request::{Discovery, NextKey};
 
 const LIMITS: ParseLimits = ParseLimits { value_bytes_max: 1000 };
 const BAD: &str = "CLIENT_ERROR bad command line format";
@@ -217,8 +217,9 @@ fn commands_without_a_key() {
     accepted(b"replication promote  a:1 \r\n", |request| {
         assert!(matches!(request, Request::Replication(b"promote  a:1")));
     });
-    accepted(b"config get cluster\r\n", |request| assert!(matches!(request, Request::Discover(Reply::Text))));
-    for rest in ["", " get", " set cluster", " get clusters", " get cluster 1"] {
+    let map = |request: Request<'_>| assert!(matches!(request, Request::Discover { what: Discovery::Map, .. }));
+    accepted(b"config get map\r\n", map);
+    for rest in ["", " get", " set cluster", " get clusters", " get cluster 1", " get maps", " get map 1"] {
         line_refused(&format!("config{rest}\r\n"), "ERROR");
     }
     accepted(b"replication\r\n", |request| assert!(matches!(request, Request::Replication(b""))));

@@ -8,13 +8,13 @@ use super::{Executor, Flow, has_waited_enough, next_attempt};
 use crate::engine::forwarded::Elsewhere;
 use crate::engine::{Context, Outcome, Output, Target};
 use crate::protocol::reply::Fault;
-use crate::protocol::request::NextKey;
 use crate::protocol::{Protocol, Reply, Request, binary};
 use crate::server::connection::Progress;
 use crate::server::forward::{Part, Pending, Stage};
 use crate::server::state::State;
 use crate::store::Primary;
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -73,10 +73,13 @@ impl Executor<'_> {
             // The keys before it are answered.
             (progress.resume, progress.parked_at, progress.is_last_try) = (at, None, false);
         }
+        if let Some(flow) = self.answer_moved(context, request, at, progress, output) {
+            return flow;
+        }
         let store = self.shared.engine.store();
         let frame = frame_of(request, bytes, at, self.protocol, |key| store.locate(key).place.shard());
         let (Some(forwarder), Some(frame)) = (self.forwarder.as_deref_mut(), frame) else {
-            progress.serves_here = true;
+            progress.care.serve_here(true);
             return Flow::Carefully;
         };
         let shard = frame.shard;
@@ -85,7 +88,7 @@ impl Executor<'_> {
                 return Flow::Stop(Self::wait(context, progress));
             }
             // One whose gate has opened is looked at again.
-            progress.serves_here = shard.is_none_or(|shard| !store.is_open(shard));
+            progress.care.serve_here(shard.is_none_or(|shard| !store.is_open(shard)));
             return Flow::Carefully;
         };
         let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
@@ -93,8 +96,7 @@ impl Executor<'_> {
             return Flow::Stop(Self::wait(context, progress));
         }
         if !has_room {
-            refuse_for_lack_of_room(context, frame.reply, &primary, progress, output);
-            progress.skip_line = matches!(request, Request::Get(get) if !get.ends);
+            refuse_for_lack_of_room(context, request, &primary, progress, output);
             return Flow::On;
         }
         (progress.parked_at, progress.is_last_try) = (None, false);
@@ -130,7 +132,7 @@ impl Executor<'_> {
         let engine = &self.shared.engine;
         let Some(asked) = self.forwarder.as_deref_mut().and_then(|forwarder| forwarder.all_primaries(engine.store()))
         else {
-            progress.serves_here = true;
+            progress.care.serve_here(true);
             return Flow::Carefully;
         };
         let owners: Vec<_> = asked.iter().map_while(|primary| self.owner_of(primary, bytes.len())).collect();
@@ -139,7 +141,7 @@ impl Executor<'_> {
             return Flow::Stop(Self::wait(context, progress));
         }
         if let Some(full) = full {
-            refuse_for_lack_of_room(context, reply, full, progress, output);
+            refuse_for_lack_of_room(context, request, full, progress, output);
             return Flow::On;
         }
         let (begin, flushed) = (output.end(), context.stats.cmd_flush.get());
@@ -234,19 +236,32 @@ impl Executor<'_> {
 #[cold]
 fn refuse_for_lack_of_room(
     context: &Context<'_, '_>,
-    reply: Reply,
+    request: &Request<'_>,
     primary: &Primary,
+    progress: &mut Progress,
+    output: &mut Output,
+) {
+    let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
+    refuse_undone(context, request, why, progress, output);
+}
+
+/// Refuse a request of which nothing was done; of a get, from here on.
+#[cold]
+pub(super) fn refuse_undone(
+    context: &Context<'_, '_>,
+    request: &Request<'_>,
+    why: fmt::Arguments<'_>,
     progress: &mut Progress,
     output: &mut Output,
 ) {
     let begin = output.end();
     context.stats.forward_errors.increment();
-    let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
-    reply.refused_because(output.bytes(), Fault::Server, why);
+    request.reply().refused_because(output.bytes(), Fault::Server, why);
     if output.is_in_parts() {
         output.end_parts(begin);
     }
     (progress.resume, progress.parked_at, progress.is_last_try) = (0, None, false);
+    progress.skip_line = matches!(request, Request::Get(get) if !get.ends);
 }
 
 /// What is to be forwarded of a request, of these bytes, whose key at `at` is another server's.
@@ -266,9 +281,8 @@ fn frame_of<'r>(
         bytes: Cow::Borrowed(bytes),
         next: 0,
     };
-    let Request::Get(get) = request else { return request.key().map(whole) };
-    let NextKey::Key(key, next) = get.keys.next(at) else { return None };
-    let is_only = at == 0 && !get.continues && get.ends && get.keys.next(next) == NextKey::End;
+    let (key, next, is_only) = request.key_at(at)?;
+    let Request::Get(get) = request else { return Some(whole(key)) };
     if is_only {
         return Some(whole(key));
     }

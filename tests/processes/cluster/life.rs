@@ -87,7 +87,7 @@ impl Site {
         site
     }
 
-    fn start(&mut self, name: &str) {
+    pub(super) fn start(&mut self, name: &str) {
         self.nodes.insert(name.into(), server(name, &self.locators.join(","), SHARDS, &[]));
     }
 
@@ -108,13 +108,18 @@ impl Site {
         Map::of_text(self.ask(&Question::Map).expect("a map").as_bytes()).expect("a map")
     }
 
+    /// Whether a server of that name has found the locator.
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.status().servers.iter().any(|one| one.name == name)
+    }
+
     fn server(&self, name: &str) -> ServerStatus {
         let servers = self.status().servers;
         servers.into_iter().find(|one| one.name == name).unwrap_or_else(|| panic!("{name} is not known"))
     }
 
     /// Wait until every shard is where it is to be, at so many servers.
-    fn settle(&self, servers: usize) {
+    pub(super) fn settle(&self, servers: usize) {
         wait_until("the cluster settles", || {
             let status = self.status();
             let shards = status.shards;
@@ -300,9 +305,7 @@ fn a_server_that_is_added_gets_its_part_and_one_that_is_drained_gives_it_all() {
     under_writes(&mut site, |site, writers| {
         site.start("c");
         writers.know(site);
-        wait_until("it has found the locator", || {
-            site.status().servers.iter().any(|one| one.name == "c").then_some(()).ok_or("not yet")
-        });
+        wait_until("it has found the locator", || site.knows("c").then_some(()).ok_or("not yet"));
         site.order(Order::Add { server: Some("c".into()) });
         site.settle(3);
         assert!(site.server("c").primary > 0, "{:?}", site.status());
@@ -315,10 +318,7 @@ fn a_server_that_is_added_gets_its_part_and_one_that_is_drained_gives_it_all() {
         writers.know(site);
     });
     site.order(Order::Remove { server: "a".into() });
-    wait_until("it is forgotten", || {
-        let is_known = site.status().servers.iter().any(|one| one.name == "a");
-        if is_known { Err("it is known") } else { Ok(()) }
-    });
+    wait_until("it is forgotten", || if site.knows("a") { Err("it is known") } else { Ok(()) });
 }
 
 /// Another process takes the locator's place, in order or after a kill; servers go on without it.

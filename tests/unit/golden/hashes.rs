@@ -36,3 +36,25 @@ fn a_key_is_of_its_shard() {
         assert_eq!(shards, [of_eight, of_many], "{part} x {times}");
     }
 }
+
+/// The table of the page for people who write clients.
+#[test]
+fn the_page_shows_the_hashes_of_keys() {
+    const PAGE: &str = include_str!("../../../docs/CLIENTS.md");
+    let (_, behind) = PAGE.split_once("## The shard of a key\n").expect("its heading");
+    let (table, _) = behind.split_once("\n## ").expect("the next one");
+    let mut rows = 0;
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let [_, key, hash, of_eight, of_many, _] = cells[..] else { panic!("{row:?}") };
+        let (part, times) = key.split_once(" * ").unwrap_or((key, "1"));
+        let is = shard_hash(part.repeat(times.parse().expect("a number")).as_bytes());
+        let shown = (format!("{is:016x}"), (is >> 61).to_string(), (is >> 56).to_string());
+        assert_eq!(shown, (hash.into(), of_eight.into(), of_many.into()), "{row}");
+        rows += 1;
+    }
+    for (part, times, hash, ..) in KEYS {
+        assert!(table.contains(&format!("`{hash:016x}`")), "{part} x {times} is not on the page");
+    }
+    assert!(rows >= KEYS.len());
+}
