@@ -63,6 +63,12 @@ impl Engine {
         Outcome::Done
     }
 
+    /// Whether this server is one of a cluster: then its map says whose each shard is, and nothing
+    /// is served of a shard that is nobody's here.
+    pub fn is_of_cluster(&self) -> bool {
+        self.servers.get().is_some()
+    }
+
     /// Who tells of the servers of this server's cluster; once.
     pub fn set_servers_teller(&self, teller: ServersTeller) {
         assert!(self.servers.set(teller).is_ok(), "who tells of the servers is set once");

@@ -15,6 +15,7 @@ use crate::server::forward::{Part, Pending, Stage};
 use crate::server::state::State;
 use crate::store::Primary;
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -85,7 +86,15 @@ impl Executor<'_> {
                 return Flow::Stop(Self::wait(context, progress));
             }
             // One whose gate has opened is looked at again.
-            progress.serves_here = shard.is_none_or(|shard| !store.is_open(shard));
+            let closed = shard.filter(|shard| !store.is_open(*shard));
+            if let Some(closed) = closed.filter(|_| self.shared.engine.is_of_cluster()) {
+                // What is here may be old, or nothing.
+                let why = format_args!("shard {closed} has no primary that is known here; nothing was done");
+                refuse(context, frame.reply, why, progress, output);
+                progress.skip_line = matches!(request, Request::Get(get) if !get.ends);
+                return Flow::On;
+            }
+            progress.serves_here = shard.is_none() || closed.is_some();
             return Flow::Carefully;
         };
         let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
@@ -239,9 +248,21 @@ fn refuse_for_lack_of_room(
     progress: &mut Progress,
     output: &mut Output,
 ) {
+    let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
+    refuse(context, reply, why, progress, output);
+}
+
+/// A request cannot be forwarded. Nothing of it is done, or nothing more.
+#[cold]
+fn refuse(
+    context: &Context<'_, '_>,
+    reply: Reply,
+    why: fmt::Arguments<'_>,
+    progress: &mut Progress,
+    output: &mut Output,
+) {
     let begin = output.end();
     context.stats.forward_errors.increment();
-    let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
     reply.refused_because(output.bytes(), Fault::Server, why);
     if output.is_in_parts() {
         output.end_parts(begin);
