@@ -12,7 +12,7 @@
 //!
 //! Where requests are forwarded, whatever is about a closed shard is the business of its primary,
 //! reads included ([`Outcome::Forward`]). Where that one is not known the request is served here,
-//! as if none were forwarded ([`Target::served_here`]).
+//! as if none were forwarded ([`Target::served_here`]); in a cluster it is refused.
 
 use super::{Call, Engine, Outcome, failed};
 use crate::protocol::reply::Fault;

@@ -88,7 +88,14 @@ impl Executor<'_> {
                 return Flow::Stop(Self::wait(context, progress));
             }
             // One whose gate has opened is looked at again.
-            progress.care.serve_here(shard.is_none_or(|shard| !store.is_open(shard)));
+            let closed = shard.filter(|shard| !store.is_open(*shard));
+            if let Some(closed) = closed.filter(|_| self.shared.engine.cluster().is_some()) {
+                // What is here may be old, or nothing.
+                let why = format_args!("shard {closed} has no primary that is known here; nothing was done");
+                refuse_undone(context, request, why, progress, output);
+                return Flow::On;
+            }
+            progress.care.serve_here(shard.is_none() || closed.is_some());
             return Flow::Carefully;
         };
         let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());

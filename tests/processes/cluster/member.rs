@@ -56,6 +56,8 @@ fn a_server_does_what_the_map_says() {
     let mut map = locator.born(&["a", "b", "c"]);
     let answer = nodes[0].client().set("key", b"1");
     assert!(answer.starts_with("SERVER_ERROR"), "nobody has said who writes: {answer}");
+    let answer = nodes[0].client().ask("get key");
+    assert!(answer.starts_with("SERVER_ERROR shard"), "nor who has it: {answer}");
     assert!(nodes[0].order("promote").contains("remora ctl cluster"), "roles are the map's alone");
 
     change(&mut map, 0, 2, Way::Empty);

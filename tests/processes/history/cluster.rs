@@ -9,8 +9,8 @@
 //! | nothing is executed twice | counters, counted up by the server |
 //! | each shard takes writes again | the first acknowledged write after a fault is waited for |
 //!
-//! Answers of a server that was away for a lease, and has not heard of the map of since, may be
-//! older: they are counted.
+//! A primary that was away for a lease, and has not heard of the map of since, answers reads, also
+//! of servers that forward them. These answers may be older: they are counted.
 //!
 //! Network namespaces take root. Without it the test is skipped, and says so.
 
@@ -150,13 +150,14 @@ impl Chain<'_> {
         self.deaths[fault.victim] += u32::from(kind.kills());
         *sum.faults.entry(kind).or_default() += 1;
         let led = if kind.kills() || kind.stops() { self.site.led_by(fault.victim) } else { Vec::new() };
-        self.field.set_away(fault.away());
+        let away = fault.away().map_or_else(Vec::new, |server| self.site.led_by(server));
+        self.field.set_away(&away);
         let field = self.field;
         fault.happen(&mut self.site, &mut self.random, || field.wait_for_first(&led));
         sum.resumed += u64::from(kind == Kind::RestartBesidePause && self.site.resume());
         let over = Instant::now();
         self.site.heal();
-        self.field.set_away(None);
+        self.field.set_away(&[]);
         println!("  well again after {} ms", over.elapsed().as_millis());
         wait_until("each shard takes writes", || match self.field.still_waiting() {
             0 => Ok(()),

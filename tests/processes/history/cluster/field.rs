@@ -17,7 +17,7 @@ pub struct Counts {
     pub lost: AtomicU64,
     /// Answers older than a write that had been acknowledged before they were asked for.
     pub stale: AtomicU64,
-    /// The same, from a server that may have been without a lease, and knows no better.
+    /// The same, where the primary may have been without a lease, and knows no better.
     pub without_lease: AtomicU64,
 }
 
@@ -35,8 +35,8 @@ pub struct Field {
     pub servers: Vec<SocketAddr>,
     pub counts: Counts,
     pub stopping: AtomicBool,
-    /// The server that may be without a lease, and one more; 0: none.
-    away: AtomicUsize,
+    /// Of each shard: its primary may be without a lease.
+    away: Vec<AtomicBool>,
     round: Mutex<Round>,
     /// Lanes that have done the round.
     pub looked: AtomicUsize,
@@ -59,7 +59,7 @@ impl Field {
             servers,
             counts: Counts::default(),
             stopping: AtomicBool::new(false),
-            away: AtomicUsize::new(0),
+            away: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             round: Mutex::default(),
             looked: AtomicUsize::new(0),
             waiting: (0..shards).map(|_| AtomicU64::new(0)).collect(),
@@ -77,13 +77,13 @@ impl Field {
         *locked(&self.round)
     }
 
-    /// From now on this server may be without a lease; None: no server may.
-    pub fn set_away(&self, server: Option<usize>) {
-        self.away.store(server.map_or(0, |server| server + 1), SeqCst);
+    /// From now on the primaries of these shards, and of no others, may be without a lease.
+    pub fn set_away(&self, shards: &[usize]) {
+        (0..self.shards()).for_each(|shard| self.away[shard].store(shards.contains(&shard), SeqCst));
     }
 
-    pub fn is_away(&self, server: usize) -> bool {
-        self.away.load(SeqCst) == server + 1
+    pub fn is_away(&self, shard: usize) -> bool {
+        self.away[shard].load(SeqCst)
     }
 
     /// Have all lanes look for everything.
