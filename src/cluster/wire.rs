@@ -44,7 +44,8 @@ pub enum Message {
         /// The locator's generation.
         generation: u64,
     },
-    /// Locator in charge: the map; or a server: the one that was asked for. As [`Map::of_text`](super::map::Map::of_text) reads it.
+    /// Locator in charge: the map; or a server: the one that was asked for. As
+    /// [`Map::of_text`](super::map::Map::of_text) reads it.
     Map(String),
     /// Locator in charge that has no map: tell the one that you know, with `map`.
     TellMap,

@@ -2,8 +2,8 @@
 //! for these together, within a bound. What follows a log that is whole here is not bounded, nor is
 //! what an heir gathers: writes wait for those.
 //!
-//! A piece may be read once the time of the pieces before it has passed. So a puller needs no timer:
-//! it asks at each step, and pauses as it does where nothing moves.
+//! A piece may be read once the time of the pieces before it has passed. So a puller needs no
+//! timer: it asks at each step, and pauses as it does where nothing moves.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -374,6 +374,16 @@ impl Follow {
         }
     }
 
+    /// A puller as this following wants it: writes wait for what is gathered.
+    fn prepared<'s>(&self, mut puller: Puller<'s>) -> Puller<'s> {
+        if self.config.gathers {
+            puller.give_up_nothing();
+        } else {
+            puller.set_copy_bound(self.config.copy_bound.clone());
+        }
+        puller
+    }
+
     /// One admission, until it ends.
     fn session(
         &self,
@@ -406,13 +416,7 @@ impl Follow {
         let shares = Shares::new(store.shards().len(), channels.len());
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
-            let mut puller = Puller::new(channel, store.geometry(), share, welcome.memory, silence_max);
-            if self.config.gathers {
-                puller.give_up_nothing();
-            } else {
-                puller.set_copy_bound(self.config.copy_bound.clone());
-            }
-            puller
+            self.prepared(Puller::new(channel, store.geometry(), share, welcome.memory, silence_max))
         };
         let mut pullers: Vec<Puller<'_>> = channels.into_iter().enumerate().map(puller).collect();
         let before = {

@@ -129,9 +129,11 @@ pub enum What {
         #[command(flatten)]
         doing: Doing,
     },
-    /// Have the servers be as a file lists them: others are added, drained, and removed once they have nothing
+    /// Have the servers be as a file lists them: they are added, and others drained, and removed
+    /// once they have nothing
     Push {
-        /// [[server]] tables with a name, and maybe a zone and a state: serving, paused, draining or removed
+        /// Tables `server`, each with a name, and maybe a zone, and a state: serving, paused,
+        /// draining or removed
         file: PathBuf,
         /// Whether to do it, and to wait.
         #[command(flatten)]
@@ -157,7 +159,8 @@ pub enum What {
         /// Which takes the place of one that is there
         file: PathBuf,
     },
-    /// The store is lost, and this locator has an empty one: go on from the latest map that any server knows
+    /// The store is lost, and this locator has an empty one: go on from the latest map that any
+    /// server knows
     Recover {
         /// Or from the one that was exported to this file, if it is later
         #[arg(long, value_name = "FILE")]
@@ -212,7 +215,8 @@ pub struct Doing {
     /// Only say what would come of it, and how much is copied
     #[arg(long)]
     pub dry_run: bool,
-    /// Do not wait until all shards are where they are to be. Whoever waits may be interrupted: the change goes on
+    /// Do not wait until all shards are where they are to be. Whoever waits may be interrupted: the
+    /// change goes on
     #[arg(long)]
     pub no_wait: bool,
 }
