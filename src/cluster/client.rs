@@ -1,7 +1,7 @@
 //! An operator's side: a question to whichever locator is in charge.
 
 use super::decide::Command;
-use super::map::Policy;
+use super::map::{Map, Policy};
 use super::wire::{Message, WireError};
 use crate::replication::HANDSHAKE_WAIT_MAX;
 use crate::replication::attach::{AttachError, meet};
@@ -30,6 +30,18 @@ pub enum Question {
         shards: usize,
         /// What is wanted of it.
         policy: Policy,
+    },
+    /// Let the cluster go on whose store is lost, from the latest map that anybody knows.
+    Recover {
+        /// One that was exported, if there is one.
+        map: Option<Box<Map>>,
+        /// Only say what would come of it.
+        dry_run: bool,
+    },
+    /// Somebody cannot reach this server: look for it.
+    Report {
+        /// Its name.
+        server: String,
     },
     /// Change what is wanted.
     Change {
@@ -81,7 +93,10 @@ pub enum AskError {
 pub fn ask(locators: &[String], secret: &Secret, question: &Question, until: Instant) -> Result<String, AskError> {
     let text = serde_json::to_string(question).expect("a question has no part that JSON cannot say");
     // A change that was done already is not asked for again.
-    let is_change = matches!(question, Question::Init { .. } | Question::Change { dry_run: false, .. });
+    let is_change = matches!(
+        question,
+        Question::Init { .. } | Question::Change { dry_run: false, .. } | Question::Recover { dry_run: false, .. }
+    );
     loop {
         let mut last = AskError::NoneInCharge("none was named".into());
         for locator in locators {

@@ -19,6 +19,9 @@
 //! | `failover.rs` | who becomes the primary |
 //! | `restored.rs` | when and how to go on from a store that was put back |
 //! | `members.rs` | who joins, takes over and leaves, one after the other |
+//! | `moving.rs` | a shard's primary goes to a server that an operator names |
+//! | `listed.rs` | all servers are to be as an operator's list says |
+//! | `copying.rs` | how much is to be copied, and for how long |
 //! | `status.rs` | what an operator is shown |
 //!
 //! **Never wrong, whatever is lost or late**: an acknowledged write is on K listed members and the
@@ -27,16 +30,22 @@
 //! process's. Nobody leaves a list before those that stay have what was acknowledged.
 
 mod command;
+mod copying;
 mod draft;
 mod failover;
+mod listed;
 mod liveness;
 mod members;
+mod moving;
 mod plan;
 mod restored;
 mod status;
 
 pub use command::Command;
+pub use copying::{Copying, in_words};
 pub use draft::Note;
+pub use listed::Listed;
+pub use restored::recovered;
 pub use status::{ServerStatus, ShardsStatus, Status};
 
 use super::map::{Id, Map, Server, ServerId};
@@ -123,6 +132,8 @@ struct Memory {
     /// Processes that have ended or were replaced.
     ended: HashSet<Id>,
     planned: Option<plan::Planned>,
+    /// As fast as a server has copied lately.
+    copied_kib_per_second: Option<u64>,
 }
 
 /// A server that could not do something.
@@ -223,7 +234,8 @@ impl Decisions {
         self.check_ahead("it", "map", report.map_version, self.map.version)?;
         let session = self.sessions.get_mut(incarnation).filter(|session| !session.ended);
         let session = session.ok_or("this process is not known here: it introduces itself first")?;
-        session.note(report, shards, now, lease_until)?;
+        let copied = session.note(report, shards, now, lease_until)?;
+        self.memory.copied_kib_per_second = copied.or(self.memory.copied_kib_per_second);
         self.floor = self.floor.max(report.map_version);
         for shard in 0..shards {
             let held = session.held(shard).map_or(0, |(_, term)| term);
@@ -310,6 +322,10 @@ impl Decisions {
 #[cfg(test)]
 #[path = "decide_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "decide/operators_tests.rs"]
+mod operators_tests;
 
 #[cfg(test)]
 mod obedient;

@@ -76,6 +76,10 @@ pub struct Policy {
     pub unclean_after_ms: Option<u64>,
     /// Shards that are copied to one server at the same time.
     pub copies_at_once: u8,
+    /// So many MiB in a second are copied to one server at most, of shards that it has not whole
+    /// yet. None: as fast as it goes.
+    #[serde(default)]
+    pub copy_mib_per_second: Option<u32>,
 }
 
 impl Default for Policy {
@@ -87,6 +91,7 @@ impl Default for Policy {
             heal_delay_ms: 30_000,
             unclean_after_ms: None,
             copies_at_once: 8,
+            copy_mib_per_second: None,
         }
     }
 }
@@ -99,6 +104,17 @@ pub const LEASE_MS: std::ops::RangeInclusive<u64> = 300..=60_000;
 const DELAY_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
 
 impl Policy {
+    /// What differs from the policy of before, as KEY: BEFORE -> AFTER.
+    pub fn changes(&self, before: &Policy) -> Vec<String> {
+        let table = |policy: &Policy| serde_json::to_value(policy).unwrap_or_default();
+        let (after, before) = (table(self), table(before));
+        let changed = |(key, value): (&String, &serde_json::Value)| {
+            let old = &before[key];
+            (old != value).then(|| format!("{key}: {old} -> {value}"))
+        };
+        after.as_object().into_iter().flatten().filter_map(changed).collect()
+    }
+
     /// Whether a cluster can do as it says. Err: why not, in words.
     pub fn check(&self) -> Result<(), String> {
         let (acks, replicas) = (self.acks, self.replicas);
@@ -117,6 +133,9 @@ impl Policy {
         }
         if self.copies_at_once == 0 {
             return Err("copies_at_once is at least 1: nothing could be copied".into());
+        }
+        if self.copy_mib_per_second == Some(0) {
+            return Err("copy_mib_per_second is at least 1: nothing could be copied; null is no bound".into());
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ pub mod known;
 pub mod step;
 
 use super::map::Map;
-use super::report::{Failure, Introduction, Report};
+use super::report::{Failure, Holding, Introduction, Report};
 use crate::base::shards::ShardSet;
 use crate::replication::board::Board;
 use crate::replication::node::Node;
@@ -38,6 +38,7 @@ use contact::Contact;
 use counting::Counting;
 use holdings::Holdings;
 use known::Known;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -46,6 +47,8 @@ use step::{GivenUp, Place, Step};
 
 /// How often the thread looks what has changed.
 pub const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked how long the logs are.
+const SIZES_EVERY: Duration = Duration::from_secs(1);
 /// The first pause after an order has failed, and the longest.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// See [`RETRY_PAUSE_MIN`].
@@ -124,6 +127,14 @@ struct Acting {
     failed: Vec<Failed>,
     given_up: GivenUp,
     given: Option<Step>,
+    sizes: Option<Sizes>,
+}
+
+/// How long the logs were at that moment.
+struct Sizes {
+    at: Instant,
+    of: Vec<Holding>,
+    kib: BTreeMap<usize, u64>,
 }
 
 /// A step that could not be taken, and is tried again.
@@ -138,7 +149,7 @@ impl Acting {
     fn new(parts: Parts, known: Arc<Known>) -> Acting {
         let counting = Counting::new(parts.board.clone());
         let given_up = GivenUp::none(parts.store.shards().len());
-        Acting { parts, known, counting, failed: Vec::new(), given_up, given: None }
+        Acting { parts, known, counting, failed: Vec::new(), given_up, given: None, sizes: None }
     }
 
     fn run(mut self) {
@@ -149,14 +160,28 @@ impl Acting {
             if let Some(map) = &map {
                 let place = Place::of(map, self.known.own());
                 self.counting.take(map, place.server());
+                self.parts.node.copy_bound().set(map.policy.copy_mib_per_second);
                 failures = self.act(map, place, &here);
             }
             let (map_version, unconfirmed) = self.counting.confirm(&self.parts.store, here.primary());
             let unconfirmed = if unconfirmed.is_empty() { String::new() } else { unconfirmed.to_string() };
             failures.extend(self.failed.iter().map(Failed::told));
-            self.known.set_report(Report { map_version, unconfirmed, holdings: here.told(), failures });
+            let holdings = here.told();
+            let kib = self.kib(&here, &holdings);
+            self.known.set_report(Report { map_version, unconfirmed, holdings, failures, kib });
             self.known.rest(LOOK, map.as_ref().map_or(0, |map| map.version));
         }
+    }
+
+    /// How long the logs are. They are looked at anew now and then, and where what it holds has
+    /// changed: each report that differs is sent at once.
+    fn kib(&mut self, here: &Holdings, holdings: &[Holding]) -> BTreeMap<usize, u64> {
+        let is_due = self.sizes.as_ref().is_none_or(|sizes| sizes.at.elapsed() >= SIZES_EVERY || sizes.of != holdings);
+        if is_due {
+            let kib = here.kib(&self.parts.store);
+            self.sizes = Some(Sizes { at: Instant::now(), of: holdings.to_vec(), kib });
+        }
+        self.sizes.as_ref().map(|sizes| sizes.kib.clone()).unwrap_or_default()
     }
 
     /// Give the next order, unless one is under way. What the map asks for and no order brings.

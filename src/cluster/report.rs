@@ -2,6 +2,7 @@
 
 use super::map::Id;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Who a server is: the first thing that it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,9 @@ pub struct Report {
     pub holdings: Vec<Holding>,
     /// What it could not do, of what the map asks.
     pub failures: Vec<Failure>,
+    /// How long the log of each shard is of which it has anything, in KiB; looked at once a second.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kib: BTreeMap<usize, u64>,
 }
 
 /// Shards that stand alike.

@@ -4,7 +4,7 @@
 //!
 //! | who connects | says first | hears |
 //! | --- | --- | --- |
-//! | a server | `introduction`, then `report` again and again | `lease` for each report, `map` whenever there is a new one |
+//! | a server | `introduction`, then `report` again and again; `map` where it is asked to tell it | `lease` for each report, `map` whenever there is a new one; `tell-map` |
 //! | an operator | `ask`, again and again | one `answer` each |
 //! | an observer | `watch` | `map` whenever there is a new one |
 //!
@@ -44,8 +44,11 @@ pub enum Message {
         /// The locator's generation.
         generation: u64,
     },
-    /// Locator in charge: the map, as [`Map::of_text`](super::map::Map::of_text) reads it.
+    /// Locator in charge: the map; or a server: the one that was asked for. As
+    /// [`Map::of_text`](super::map::Map::of_text) reads it.
     Map(String),
+    /// Locator in charge that has no map: tell the one that you know, with `map`.
+    TellMap,
     /// Another locator is in charge, or none.
     NotInCharge {
         /// Its name, if it is known.
@@ -148,8 +151,13 @@ mod tests {
     fn every_message_comes_back() {
         let holding = Holding { shards: "0-3".into(), role: Role::Current, term: 4 };
         let failure = Failure { shards: "9".into(), term: 0, words: "no".into() };
-        let report =
-            Report { map_version: 3, unconfirmed: "4".into(), holdings: vec![holding], failures: vec![failure] };
+        let report = Report {
+            map_version: 3,
+            unconfirmed: "4".into(),
+            holdings: vec![holding],
+            failures: vec![failure],
+            kib: [(0, 17), (3, 0)].into(),
+        };
         for message in [
             Message::Introduction(introduction()),
             Message::Report { sent: u64::MAX, report },
@@ -161,6 +169,7 @@ mod tests {
             Message::Ask("{\"drain\":\"one\"}".into()),
             Message::Answer { is_done: false, body: "no".into() },
             Message::Watch,
+            Message::TellMap,
         ] {
             assert_eq!(Message::of_bytes(&message.to_bytes().unwrap()).unwrap(), message);
         }

@@ -1,12 +1,15 @@
 //! `remora demo` starts a primary and two replicas, loads the primary with real traffic, kills it
 //! and promotes a replica. Then it shares the shards among three servers, hands some over under
-//! load, and kills one. It prints what happened, and ends by itself. Its status is 0 only if every
-//! answer was right, every replica held what the primary held, no acknowledged write was lost, and
-//! no key's writes were taken by two servers.
+//! load, and kills one. At last it shows a cluster, in which a locator decides all that: a server
+//! is killed, one added, one drained (`--cluster` shows that alone, for longer). It prints what
+//! happened, and ends by itself. Its status is 0 only if every answer was right, every replica held
+//! what the primary held, no acknowledged write was lost, and no key's writes were taken by two
+//! servers.
 //!
 //! The servers are child processes, so all traffic goes through real sockets. The demo needs no
 //! root, no other package and no port that must be free.
 
+mod cluster;
 mod failover;
 mod phases;
 mod process;
@@ -43,6 +46,8 @@ const ITEM_BYTES_MAX: &str = "16k";
 const DEATH_MAX: Duration = Duration::from_millis(500);
 /// Bytes of an item beside its value: its key and its record's header.
 const ITEM_OVERHEAD_BYTES: u64 = 40;
+/// Seconds of traffic of the cluster, besides the time that its changes take.
+const CLUSTER_SECONDS: u64 = 4;
 /// Zipf exponent of the keys' popularity: the one that YCSB uses.
 const ZIPF_EXPONENT: f64 = 0.99;
 
@@ -58,10 +63,17 @@ pub struct Args {
     /// Where random numbers begin; the same seed makes the same keys and values
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Show a cluster alone: a server is killed, one added, one drained, under load
+    #[arg(long)]
+    pub cluster: bool,
 }
 
 /// Run it all. An error says what was wrong, and in which phase.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if args.cluster {
+        cluster::show(args, args.seconds, "demo: cluster: ")?;
+        return Ok(say!("demo: all checks passed")?);
+    }
     let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(THREADS_MAX);
     let workload = workload(args);
     let ledger = Ledger::new(workload.keys);
@@ -90,7 +102,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     replicas.push(third.context("phase 8, shards")?);
     shards::share(&mut replicas).context("phase 8, shards")?;
     replicas.into_iter().try_for_each(Replica::stop).context("phase 9, end")?;
-    say!("9 end       SIGTERM to both: each ended with status 0\n\n{TABLE_HEAD}\n{table}demo: all checks passed")?;
+    say!("9 end       SIGTERM to both: each ended with status 0")?;
+    cluster::show(args, CLUSTER_SECONDS, "10 cluster  ").context("phase 10, cluster")?;
+    say!("\n{TABLE_HEAD}\n{table}demo: all checks passed")?;
     Ok(())
 }
 

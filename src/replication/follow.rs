@@ -22,6 +22,7 @@ use super::admission::{Admitted, Attached};
 use super::attach::{AttachError, Channels, Identity, Joined, PREFERENCE, join};
 use super::blame;
 use super::clock::{Notice, Skew, SkewWatch};
+use super::copying::CopyBound;
 use super::lineage::Discard;
 use super::link::LinkError;
 use super::penalties::SharedPenalties;
@@ -82,6 +83,8 @@ pub struct FollowConfig {
     pub discard: Discard,
     /// To bring over what a peer has and this store lacks: nothing that is here is given up.
     pub gathers: bool,
+    /// How fast all followings together copy shards that are not whole here.
+    pub copy_bound: Arc<CopyBound>,
     /// Whether the threads that pull may be bound to cores: those near the device that they pull
     /// by.
     pub pin: bool,
@@ -371,6 +374,16 @@ impl Follow {
         }
     }
 
+    /// A puller as this following wants it: writes wait for what is gathered.
+    fn prepared<'s>(&self, mut puller: Puller<'s>) -> Puller<'s> {
+        if self.config.gathers {
+            puller.give_up_nothing();
+        } else {
+            puller.set_copy_bound(self.config.copy_bound.clone());
+        }
+        puller
+    }
+
     /// One admission, until it ends.
     fn session(
         &self,
@@ -403,11 +416,7 @@ impl Follow {
         let shares = Shares::new(store.shards().len(), channels.len());
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
-            let mut puller = Puller::new(channel, store.geometry(), share, welcome.memory, silence_max);
-            if self.config.gathers {
-                puller.give_up_nothing();
-            }
-            puller
+            self.prepared(Puller::new(channel, store.geometry(), share, welcome.memory, silence_max))
         };
         let mut pullers: Vec<Puller<'_>> = channels.into_iter().enumerate().map(puller).collect();
         let before = {

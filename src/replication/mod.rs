@@ -38,6 +38,7 @@
 //! | [`retain`] | the log that is kept for a slow replica, and when it is let go |
 //! | `patience` | how long reclaim of a shard waits for replicas |
 //! | [`pace`] | pauses between looks |
+//! | [`copying`] | how fast shards are copied that are not whole here |
 //! | [`report`] | the rows of `stats replication` |
 //!
 //! Unless a replica asks to be pushed to, no thread of the primary moves data: a replica's session
@@ -54,6 +55,7 @@ pub mod choice;
 mod chores;
 pub mod claim;
 pub mod clock;
+pub mod copying;
 pub mod follow;
 pub mod forwarding;
 pub mod lineage;

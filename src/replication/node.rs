@@ -9,6 +9,7 @@
 use super::HANDSHAKE_WAIT_MAX;
 use super::admission::Admitted;
 use super::change::Roles;
+use super::copying::CopyBound;
 use super::follow::{Follow, FollowConfig};
 use super::offer::Offer;
 use super::order::{Order, Ordered, Outcome};
@@ -126,6 +127,11 @@ impl Node {
         }
         told.ordered = Some(Ordered { name, outcome: Outcome::Running, took: Duration::ZERO });
         Ok(())
+    }
+
+    /// How fast shards are copied that are not whole here.
+    pub fn copy_bound(&self) -> &CopyBound {
+        &self.config.follow.copy_bound
     }
 
     /// The followings of now, one for each primary; where there is none, the last one. None at all

@@ -6,6 +6,7 @@ mod any;
 mod etcd;
 mod life;
 mod member;
+mod operators;
 mod scripted;
 mod survive;
 mod told;

@@ -105,14 +105,38 @@ fn it_shows_every_phase_and_ends_with_all_checks_passed() {
         "7 failover",
         "8 shards",
         "9 end",
+        "10 cluster",
         "phase ",
     ] {
         assert!(lines.iter().any(|line| line.starts_with(phase)), "{phase}:\n{all}");
     }
+    is_a_whole_cluster(&lines);
     let lost_none = lines.iter().filter(|line| line.contains("acknowledged: ") && line.contains(", lost 0; ")).count();
     assert_eq!(lost_none, 2, "of the failover, and of the shards:\n{all}");
     assert!(lines.iter().any(|line| line.contains("one server takes each, the other refuses it")), "{all}");
     assert!(has_ended(server_pid(&lines)), "the server is left behind");
+}
+
+/// The cluster's part: what happened is drawn in its second, and nothing is lost.
+fn is_a_whole_cluster(lines: &[String]) {
+    let all = lines.join("\n");
+    let happened = ["SIGKILL to \"two\"", "\"four\" has its part", "\"one\" has no shard"];
+    for mark in happened {
+        let drawn = |line: &&String| line.contains(" s [") && line.contains("<- ") && line.contains(mark);
+        assert_eq!(lines.iter().filter(drawn).count(), 1, "{mark}:\n{all}");
+    }
+    assert!(lines.iter().any(|line| line.contains(", wrong 0, lost 0; ")), "{all}");
+    assert!(lines.iter().any(|line| line.contains("and each is read back")), "{all}");
+}
+
+#[test]
+fn a_cluster_is_shown_alone_and_loses_nothing() {
+    let mut demo = Demo::start(&["--cluster", "--memory", "16", "--seconds", "4"]);
+    let lines = demo.lines_until("demo: all checks");
+    let (status, errors) = demo.end();
+    assert!(status.success(), "{status}\n{}\n{errors}", lines.join("\n"));
+    assert_eq!(lines.last().map(String::as_str), Some("demo: all checks passed"), "{errors}");
+    is_a_whole_cluster(&lines);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! Failures name their seed; `REMORA_SEED=<seed> cargo test --test simulated pull::` replays it
 //! alone. `REMORA_SEEDS=<count>` runs so many instead of a few.
 
+mod bound;
 mod capacity;
 mod chain;
 mod faults;

@@ -7,6 +7,7 @@ use fastrand::Rng;
 use remora::fabric::sim::{Faults, Sim};
 use remora::fabric::{Channel, Exporter, Grant, Invitation, Regions, Token};
 use remora::replication::ack::{AckSlots, Summary, Tag};
+use remora::replication::copying::CopyBound;
 use remora::replication::pull::{PullError, Puller, Step};
 use remora::replication::push::inbox::Inbox;
 use remora::replication::push::layout::Layout;
@@ -54,6 +55,8 @@ pub struct Network {
     pub pullers: usize,
     /// The lanes of sessions come and go, from now on.
     pub lanes_come_and_go: bool,
+    /// How fast sessions copy.
+    pub copy_bound: Arc<CopyBound>,
 }
 
 /// The primary's end.
@@ -81,7 +84,15 @@ pub struct Session<'s> {
 impl Network {
     pub fn new(seed: u64) -> Network {
         let sim = Sim::new(seed, Faults::default());
-        Network { exporter: sim.exporter(), sim, tokens: 0, push: false, pullers: 1, lanes_come_and_go: false }
+        Network {
+            exporter: sim.exporter(),
+            sim,
+            tokens: 0,
+            push: false,
+            pullers: 1,
+            lanes_come_and_go: false,
+            copy_bound: Arc::default(),
+        }
     }
 
     /// As replication does it after each admission.
@@ -104,7 +115,11 @@ impl Network {
         let acks = AckSlots::new(grants.iter().map(|grant| grant.ack().clone()), shards);
         let tag = subscribe(&acks, shares);
         let channels = channels.into_iter().enumerate();
-        let pull = |(number, channel)| puller(channel, offered, replica, shares.of(number), tag);
+        let pull = |(number, channel)| {
+            let mut puller = puller(channel, offered, replica, shares.of(number), tag);
+            puller.set_copy_bound(self.copy_bound.clone());
+            puller
+        };
         let pullers = channels.map(pull).collect();
         let puller = Pullers::new(pullers, shards, self.tokens as u64);
         self.session(replica, puller, Far::Granted { _grants: grants }, acks, offered, faults)

@@ -1,10 +1,12 @@
 //! What operators want of the cluster.
 
 use super::draft::{Draft, names};
+use super::listed::{Listed, push};
 use super::liveness::{Session, describe};
+use super::moving::move_shard;
 use super::{Decisions, Memory, Millis, Step};
 use crate::base::shards::ShardSet;
-use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Stage, Wanted};
+use crate::cluster::map::{Id, Map, Policy, Server, ServerId, Shard, Stage, Wanted};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -57,6 +59,18 @@ pub enum Command {
     },
     /// What is wanted of the whole cluster.
     Policy(Policy),
+    /// This server becomes the primary of a shard.
+    Move {
+        /// Its number.
+        shard: usize,
+        /// The server's name.
+        server: String,
+    },
+    /// All servers are to be as this list says.
+    Push {
+        /// Each once.
+        servers: Vec<Listed>,
+    },
 }
 
 impl Decisions {
@@ -84,7 +98,8 @@ impl Decisions {
         if command == Command::Rebalance {
             step.rebalance();
         }
-        let words = format!("{words}; {}", moves(&step.draft.map));
+        let after = step.draft.map;
+        let words = format!("{words}; {}", self.moves(&after, now));
         if !is_dry_run {
             self.orders.push(command);
         }
@@ -94,12 +109,14 @@ impl Decisions {
     /// Some commands need to know who is alive, which a locator does not that has just taken
     /// charge. Nor is a rebalancing kept for the time when it can be done.
     fn check_knows(&self, command: &Command, now: Millis) -> Result<(), String> {
-        let needs = matches!(command, Command::Remove { .. } | Command::Failover { .. } | Command::Rebalance);
+        let moves = matches!(command, Command::Rebalance | Command::Move { .. });
+        let needs =
+            moves || matches!(command, Command::Remove { .. } | Command::Failover { .. } | Command::Push { .. });
         if needs && !self.is_settled(now) {
             return Err("this locator has just taken charge, and does not know yet who is alive: ask again soon".into());
         }
         match &self.memory.stopped {
-            Some(stopped) if *command == Command::Rebalance => Err(format!("nothing is moved now: {stopped}")),
+            Some(stopped) if moves => Err(format!("nothing is moved now: {stopped}")),
             _ => Ok(()),
         }
     }
@@ -155,23 +172,21 @@ impl Decisions {
         }
     }
 
+    /// What moves until all have what they are to have.
+    fn moves(&self, map: &Map, now: Millis) -> String {
+        let first = |shard: &&Shard| shard.target.first().copied();
+        let changes =
+            |shard: &&Shard| shard.primary.is_some() && first(shard).is_some() && shard.primary != first(shard);
+        let primaries = map.shards.iter().filter(changes).count();
+        format!("{}, and {primaries} shards to get another primary", self.copying(map, now).told())
+    }
+
     pub(super) fn wants_rebalance(&self) -> bool {
         self.orders.contains(&Command::Rebalance)
     }
 }
 
-/// How many shards move until all have what they are to have.
-fn moves(map: &Map) -> String {
-    let (mut copies, mut primaries) = (0, 0);
-    for shard in map.shards.iter().filter(|shard| !shard.target.is_empty()) {
-        let has = |id: &&ServerId| shard.primary == Some(**id) || shard.member(**id).is_some();
-        copies += shard.target.iter().filter(|id| !has(id)).count();
-        primaries += usize::from(shard.primary.is_some() && shard.primary != shard.target.first().copied());
-    }
-    format!("{copies} replicas are to be copied, and {primaries} shards to get another primary")
-}
-
-fn known<'m>(map: &'m Map, name: &str) -> Result<&'m Server, String> {
+pub(super) fn known<'m>(map: &'m Map, name: &str) -> Result<&'m Server, String> {
     map.named(name).ok_or_else(|| format!("there is no server {name}"))
 }
 
@@ -194,10 +209,12 @@ fn apply(draft: &mut Draft, command: &Command, sessions: &HashMap<Id, Session>, 
             }
         }
         Command::Policy(policy) => change_policy(draft, policy),
+        Command::Move { shard, server } => move_shard(draft, *shard, server),
+        Command::Push { servers } => push(draft, servers, sessions, now),
     }
 }
 
-fn want(draft: &mut Draft, name: &str, wanted: Wanted, words: &str) -> Result<String, String> {
+pub(super) fn want(draft: &mut Draft, name: &str, wanted: Wanted, words: &str) -> Result<String, String> {
     let id = known(&draft.map, name)?.id;
     draft.server_mut(id).wanted = wanted;
     Ok(format!("{name} {words}"))
@@ -254,7 +271,7 @@ fn add_all(draft: &mut Draft, sessions: &HashMap<Id, Session>, now: Millis) -> R
     Ok(format!("{} have their part", fresh.join(", ")))
 }
 
-fn drain(draft: &mut Draft, name: &str) -> Result<String, String> {
+pub(super) fn drain(draft: &mut Draft, name: &str) -> Result<String, String> {
     let id = known(&draft.map, name)?.id;
     let others = draft.map.servers.iter().filter(|other| other.id != id && other.wanted == Wanted::Serving);
     let mut hosts: Vec<&str> = others.map(|other| &*other.host).collect();
@@ -271,7 +288,12 @@ fn drain(draft: &mut Draft, name: &str) -> Result<String, String> {
     want(draft, name, Wanted::Draining, "gives its shards to others")
 }
 
-fn remove(draft: &mut Draft, name: &str, sessions: &HashMap<Id, Session>, now: Millis) -> Result<String, String> {
+pub(super) fn remove(
+    draft: &mut Draft,
+    name: &str,
+    sessions: &HashMap<Id, Session>,
+    now: Millis,
+) -> Result<String, String> {
     let server = known(&draft.map, name)?.clone();
     let is_alive = sessions.values().any(|one| one.intro.name == name && one.is_alive(now));
     let has = draft.map.shards.iter().filter(|shard| names(shard, server.id)).count();
@@ -356,6 +378,10 @@ fn change_policy(draft: &mut Draft, policy: &Policy) -> Result<String, String> {
         draft.map.acks_before = Some((before, draft.version));
     }
     draft.map.longest_lease_ms = draft.map.longest_lease_ms.max(policy.lease_ms);
+    let changes = policy.changes(&draft.map.policy);
     draft.map.policy = policy.clone();
-    Ok("the policy is changed".into())
+    Ok(match changes.is_empty() {
+        true => "the policy is as it was".into(),
+        false => format!("the policy changes: {}", changes.join(", ")),
+    })
 }

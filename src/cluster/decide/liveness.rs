@@ -9,6 +9,7 @@
 //! nothing until they are back as they were, all but one, or an operator confirms. Who has died and
 //! is whole again counts no more.
 
+use super::copying::Sizes;
 use super::draft::Draft;
 use super::{Decisions, Millis, Proof};
 use crate::base::shards::ShardSet;
@@ -44,6 +45,7 @@ pub struct Session {
     held: Vec<Option<(Role, u32)>>,
     /// Shards, term, and why.
     pub failures: Vec<(ShardSet, u32, String)>,
+    pub sizes: Sizes,
     pub ended: bool,
     pub is_connected: bool,
 }
@@ -69,8 +71,15 @@ impl Session {
         !self.ended && self.heard.is_some() && now < self.lease_until
     }
 
-    /// Take what it reports. Err: it makes no sense.
-    pub fn note(&mut self, report: &Report, shards: usize, now: Millis, lease_until: Millis) -> Result<(), String> {
+    /// Take what it reports; the KiB that it has copied in a second, if that is seen. Err: it makes
+    /// no sense.
+    pub fn note(
+        &mut self,
+        report: &Report,
+        shards: usize,
+        now: Millis,
+        lease_until: Millis,
+    ) -> Result<Option<u64>, String> {
         let set = |text: &str| text.parse::<ShardSet>().map_err(|bad| bad.to_string());
         let mut held = vec![None; shards];
         for holding in &report.holdings {
@@ -86,12 +95,14 @@ impl Session {
         };
         self.failures = report.failures.iter().map(failure).collect::<Result<_, String>>()?;
         self.unconfirmed = if report.unconfirmed.is_empty() { ShardSet::default() } else { set(&report.unconfirmed)? };
-        self.held = held;
+        let before = std::mem::replace(&mut self.held, held);
+        let role = |shard: usize| before.get(shard).copied().flatten().map(|(role, _)| role);
+        let copied = self.sizes.note(report, role, now);
         self.map_version = report.map_version;
         self.lease_until = self.lease_until.max(lease_until);
         self.heard = Some(now);
         self.is_connected = true;
-        Ok(())
+        Ok(copied)
     }
 
     /// It has done, as this shard's primary, what the map of this version asks.
@@ -138,6 +149,7 @@ impl Decisions {
             unconfirmed: ShardSet::default(),
             held: Vec::new(),
             failures: Vec::new(),
+            sizes: Sizes::default(),
             ended: false,
             is_connected: true,
         };

@@ -8,11 +8,34 @@
 use super::failover::Found;
 use super::liveness::Session;
 use super::{Command, Decisions, Draft, Millis, Step};
-use crate::cluster::map::{ServerId, Stage};
+use crate::cluster::map::{Map, ServerId, Stage};
 use crate::cluster::report::Role;
 
 /// A lost map may have reserved terms that no server knows of yet: at most so many of one shard.
 const LOST_TERMS: u32 = 1024;
+
+/// Maps that may have been written after a copy was made, and that nobody who is there has seen: at
+/// most so many.
+const LOST_VERSIONS: u64 = 1 << 20;
+
+/// The map as it is to be stored where there is no store any more: the latest one that anybody
+/// knows, and the highest version that servers know of, 0 where they know of none.
+///
+/// Where servers know it, it is stored as one below what they know. So it is gone on from as from a
+/// store that was put back: once all have reported, and an operator says resume. Where they know
+/// less, nobody has anything by a later one; it goes above what may have been written since.
+pub fn recovered(mut map: Map, highest: u64) -> Map {
+    if map.version > highest {
+        map.version += LOST_VERSIONS;
+        map.acks_before = Some((1, map.version));
+        for shard in &mut map.shards {
+            shard.reserved = shard.reserved.max(shard.term).saturating_add(LOST_TERMS);
+        }
+    } else {
+        map.version = map.version.min(highest.saturating_sub(1));
+    }
+    map
+}
 
 impl Decisions {
     /// Servers know a later map than the one that is stored.

@@ -123,3 +123,41 @@ fn a_primary_that_is_missing_is_succeeded_by_those_of_its_term() {
         assert!(is.reserved > was.reserved);
     }
 }
+
+/// The store is lost: what the servers know is stored, and is behind them until an operator says
+/// that all are there.
+#[test]
+fn a_recovered_map_waits_for_an_operator_and_goes_above_what_servers_know() {
+    let (cluster, lost) = put_back("");
+    let mut cluster =
+        Cluster { decisions: Decisions::new(recovered(lost.clone(), lost.version), 1, cluster.now), ..cluster };
+    for (name, process, zone) in cluster.running.clone() {
+        let known = crate::cluster::report::Introduction { map_version: lost.version, ..intro(&name, &process, &zone) };
+        cluster.decisions.introduced(known, cluster.now).unwrap();
+    }
+    report_all(&mut cluster, &lost, "");
+    for _ in 0..30 {
+        cluster.now += 100;
+        report_all(&mut cluster, &lost, "");
+        assert!(!cluster.decide(), "nobody has said that all are there");
+    }
+    assert!(cluster.decisions.status(cluster.now).stopped.is_some_and(|why| why.contains("says resume")));
+    cluster.command(Command::Resume { server: None }).unwrap();
+    assert!(cluster.decide());
+    assert!(cluster.map().version > lost.version && cluster.map().generation > lost.generation);
+    for (lost, now) in lost.shards.iter().zip(&cluster.map().shards) {
+        assert!(now.reserved >= lost.reserved + LOST_TERMS, "{lost:?} {now:?}");
+    }
+}
+
+#[test]
+fn a_recovered_map_of_a_file_goes_above_what_may_have_been_written_since() {
+    let (_, lost) = put_back("");
+    for highest in [0, lost.version - 1] {
+        let map = recovered(lost.clone(), highest);
+        assert!(map.version >= lost.version + LOST_VERSIONS);
+        assert_eq!(map.acks_before, Some((1, map.version)), "K may have been lower");
+        assert!(map.shards.iter().zip(&lost.shards).all(|(now, lost)| now.reserved >= lost.term + LOST_TERMS));
+        assert_eq!(map.check(), Ok(()));
+    }
+}

@@ -1,5 +1,6 @@
 //! What an operator is shown of the cluster.
 
+use super::copying::Copying;
 use super::draft::stays;
 use super::{Decisions, Millis};
 use crate::base::shards::ShardSet;
@@ -20,6 +21,8 @@ pub struct Status {
     pub servers: Vec<ServerStatus>,
     /// How many there are, and how many are not as they should be.
     pub shards: ShardsStatus,
+    /// What is to be copied until all shards are where they are to be.
+    pub copying: Copying,
     /// Why nothing is decided, if so.
     pub stopped: Option<String>,
     /// What is wrong, in words.
@@ -91,6 +94,7 @@ impl Decisions {
             generation: self.generation,
             servers,
             shards: ShardsStatus { all: self.map.shards.len(), ..ShardsStatus::default() },
+            copying: self.copying(&self.map, now),
             stopped: self.memory.stopped.clone(),
             warnings: warnings(&self.map),
         };

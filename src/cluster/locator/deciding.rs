@@ -1,5 +1,13 @@
 //! The thread that decides: it feeds what it hears to [`Decisions`], has the maps written that come
 //! out, and publishes each once it is stored. It waits for nobody.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `birth` | a cluster is born, or goes on whose store is lost |
+//! | `doubt` | somebody cannot reach a server |
+
+mod birth;
+mod doubt;
 
 use super::Common;
 use super::keeping::{Kept, Write};
@@ -9,11 +17,10 @@ use super::watch::Watch;
 use crate::base::time::UnixSeconds;
 use crate::cluster::client::{Decided, Question};
 use crate::cluster::decide::{Decisions, Next, Note, Proof};
-use crate::cluster::map::{Map, Policy};
+use crate::cluster::map::Map;
 use crate::cluster::report::{Introduction, Report};
 use crate::cluster::store::{LEASE_SECONDS, Stored};
 use crate::cluster::wire::Message;
-use crate::sys::random::random;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -59,6 +66,13 @@ pub enum Event {
         /// Which.
         peer: PeerId,
     },
+    /// A server tells the map that it knows.
+    Told {
+        /// Its connection.
+        peer: PeerId,
+        /// The map.
+        text: String,
+    },
     /// It was looked into whether a process has ended.
     Verified {
         /// Of the process.
@@ -82,6 +96,8 @@ struct Peer {
     introduction: Introduction,
     outbox: Outbox,
     report: Option<Report>,
+    /// The map that it knows, where it was asked for that.
+    told: Option<Map>,
 }
 
 /// Being in charge.
@@ -129,6 +145,8 @@ pub struct Deciding {
     has_stalled: bool,
     decided: VecDeque<Decided>,
     verifying: Arc<AtomicUsize>,
+    /// When a server was looked for last because somebody could not reach it.
+    looked_for: HashMap<String, Instant>,
 }
 
 impl Deciding {
@@ -144,6 +162,7 @@ impl Deciding {
             has_stalled: false,
             decided: VecDeque::new(),
             verifying: Arc::default(),
+            looked_for: HashMap::new(),
         }
     }
 
@@ -180,6 +199,7 @@ impl Deciding {
             Event::Introduced { peer, introduction, outbox } => self.introduced(peer, introduction, outbox),
             Event::Reported { peer, sent, report } => self.reported(peer, sent, report),
             Event::Ended { peer } => self.ended(peer),
+            Event::Told { peer, text } => self.told(peer, &text),
             Event::Verified { incarnation, has_ended } => {
                 let is_back = self.peers.values().any(|peer| peer.introduction.incarnation == incarnation);
                 if has_ended
@@ -210,7 +230,8 @@ impl Deciding {
         log::info!("{} is there: process {}", introduction.name, introduction.incarnation);
         // A connection of before may be about to end.
         self.peers.retain(|_, other| other.introduction.incarnation != introduction.incarnation);
-        self.peers.insert(peer, Peer { introduction, outbox, report: None });
+        self.peers.insert(peer, Peer { introduction, outbox, report: None, told: None });
+        self.ask_for_maps();
     }
 
     fn reported(&mut self, peer: PeerId, sent: u64, report: Report) {
@@ -239,22 +260,31 @@ impl Deciding {
         let Some(Peer { introduction, .. }) = self.peers.remove(&peer) else { return };
         let Some(decisions) = self.decisions() else { return };
         decisions.gone(&introduction.incarnation, Proof::Silent);
-        if self.verifying.fetch_add(1, Relaxed) >= VERIFYING_MAX {
-            self.verifying.fetch_sub(1, Relaxed);
-            return;
-        }
-        let (events, secret, verifying) =
-            (self.common.events.clone(), self.common.secret.clone(), self.verifying.clone());
-        let verify = move || {
-            let has_ended = verify::has_ended(&introduction, &secret);
-            verifying.fetch_sub(1, Relaxed);
+        let (events, secret) = (self.common.events.clone(), self.common.secret.clone());
+        self.look(move || {
+            let has_ended = verify::has_ended(&verify::Sought::of(&introduction), &secret);
             // Nobody hears it where the locator ends.
             let _ = events.send(Event::Verified { incarnation: introduction.incarnation, has_ended });
+        });
+    }
+
+    /// Have a thread look for a server. False: too many do already, or there is none.
+    fn look(&self, look: impl FnOnce() + Send + 'static) -> bool {
+        let verifying = self.verifying.clone();
+        if verifying.fetch_add(1, Relaxed) >= VERIFYING_MAX {
+            verifying.fetch_sub(1, Relaxed);
+            return false;
+        }
+        let run = move || {
+            look();
+            verifying.fetch_sub(1, Relaxed);
         };
-        if let Err(error) = Builder::new().name("locator-verify".into()).spawn(verify) {
+        let started = Builder::new().name("locator-verify".into()).spawn(run);
+        if let Err(error) = &started {
             self.verifying.fetch_sub(1, Relaxed);
             log::warn!("no thread to look for a server: {error}; raise `ulimit -u`");
         }
+        started.is_ok()
     }
 
     /// Nothing is known of leases: as for a locator that takes charge.
@@ -272,7 +302,7 @@ impl Deciding {
     fn decide_from(&mut self, map: Map, generation: u64) {
         let now = self.now();
         let mut decisions = Decisions::new(map, generation, now);
-        for Peer { introduction, outbox, report } in self.peers.values() {
+        for Peer { introduction, outbox, report, .. } in self.peers.values() {
             let taken = decisions.introduced(introduction.clone(), now).and_then(|()| match report {
                 Some(report) => decisions.reported(&introduction.incarnation, report, now),
                 None => Ok(()),
@@ -346,7 +376,10 @@ impl Deciding {
         match map_of(stored.as_ref()) {
             Some(Ok(map)) => self.decide_from(map, generation),
             Some(Err(words)) => log::error!("the map in the store cannot be read, and nothing is decided: {words}"),
-            None => log::info!("there is no cluster yet: remora ctl cluster init"),
+            None => {
+                log::info!("there is no cluster yet: remora ctl cluster init");
+                self.ask_for_maps();
+            }
         }
     }
 
@@ -418,6 +451,7 @@ impl Deciding {
         let Some(decisions) = &mut charge.decisions else {
             return match question {
                 Question::Init { shards, policy } => self.be_born(shards, policy, outbox),
+                Question::Recover { map, dry_run } => self.recover(map.map(|map| *map), dry_run, outbox),
                 _ => say(&outbox, failed("there is no cluster yet: remora ctl cluster init")),
             };
         };
@@ -425,7 +459,10 @@ impl Deciding {
             Question::Status => json(&decisions.status(now)),
             Question::Map => Ok(decisions.map().to_text()),
             Question::Events => json(&self.decided),
-            Question::Init { .. } => Err(format!("there is a cluster already, {}", decisions.map().cluster)),
+            Question::Init { .. } | Question::Recover { .. } => {
+                Err(format!("there is a cluster already, {}", decisions.map().cluster))
+            }
+            Question::Report { server } => return self.look_for(&server, outbox),
             Question::Change { command, dry_run } => match decisions.command(command, dry_run, now) {
                 Ok(words) if !dry_run => return charge.waiting.push((outbox, words)),
                 answer => answer,
@@ -438,29 +475,6 @@ impl Deciding {
                 Err(words) => failed(&words),
             },
         );
-    }
-
-    fn be_born(&mut self, shards: usize, policy: Policy, outbox: Outbox) {
-        let id = random::<16>().map(|id| format!("{:032x}", u128::from_be_bytes(id)));
-        let (id, is_free) = match (id, &mut self.charge) {
-            (Ok(id), Some(charge)) => (id, charge.writing.is_none() && charge.revision.is_none()),
-            _ => return say(&outbox, failed("the kernel gives no random bytes")),
-        };
-        if !is_free {
-            return say(&outbox, failed("a map is stored already, or being written: look at the status"));
-        }
-        if !(shards.is_power_of_two() && shards <= crate::base::shards::SHARDS_MAX) {
-            return say(&outbox, failed(&format!("{shards} shards: their number is a power of two, at most 1024")));
-        }
-        if let Err(words) = policy.check() {
-            return say(&outbox, failed(&words));
-        }
-        let generation = self.charge.as_ref().map_or(0, |charge| charge.generation);
-        let map = Map { generation, ..Map::born(id.clone(), shards, policy) };
-        if let Some(charge) = &mut self.charge {
-            charge.waiting.push((outbox, id));
-        }
-        self.write(map, Vec::new());
     }
 }
 

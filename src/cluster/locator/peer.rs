@@ -160,6 +160,7 @@ fn event_of(message: Message, peer: PeerId, outbox: &Outbox) -> Option<Option<Ev
     Some(match message {
         Message::Introduction(introduction) => Some(Event::Introduced { peer, introduction, outbox: outbox() }),
         Message::Report { sent, report } => Some(Event::Reported { peer, sent, report }),
+        Message::Map(text) => Some(Event::Told { peer, text }),
         Message::Ask(text) => Some(Event::Asked { text, outbox: outbox() }),
         Message::Watch => None,
         _ => return None,

@@ -115,6 +115,12 @@ impl Contact {
                 (told, report_at) = (Some(number), now + report_every(self.known.lease()));
             }
             match Message::receive(&mut link, now + LOOK) {
+                Ok(Message::TellMap) => {
+                    heard_at = Instant::now();
+                    if let Some(map) = self.known.map() {
+                        send(&mut link, &Message::Map(map.to_text()))?;
+                    }
+                }
                 Ok(message) => {
                     heard_at = Instant::now();
                     self.heard(message)?;

@@ -10,6 +10,7 @@ use crate::replication::node::Node;
 use crate::replication::standing::ServerNumber;
 use crate::replication::unfit::WhyRefused;
 use crate::store::Store;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// See the module.
@@ -122,6 +123,18 @@ impl Holdings {
         let holding =
             |((role, term), shards): ((Role, u32), ShardSet)| Holding { shards: shards.to_string(), role, term };
         groups.into_iter().map(holding).collect()
+    }
+
+    /// How long the log of each shard is of which it has anything, in KiB.
+    pub fn kib(&self, store: &Store) -> BTreeMap<usize, u64> {
+        let length = |shard: usize| {
+            let control = store.shards()[shard].control();
+            // The tail first: it never passes what is committed later.
+            let tail = control.tail();
+            control.committed().saturating_sub(tail) >> 10
+        };
+        let has = |(shard, role): (usize, &Option<Role>)| role.is_some().then(|| (shard, length(shard)));
+        self.roles.iter().enumerate().filter_map(has).collect()
     }
 
     /// Of a server that has this.

@@ -1,15 +1,29 @@
 //! `remora ctl cluster` asks the locator in charge, and tells it what operators want.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `show` | status and decisions as text |
+//! | `waiting` | how far a change has come |
+//! | `policy` | KEY=VALUE, to a policy and back |
+//! | `backup` | the map in a file |
+//! | `listed` | the file that lists the servers |
+
+mod backup;
+mod listed;
+mod policy;
+mod show;
+mod waiting;
 
 use super::super::locator::secret;
 use super::super::output::{print, say};
 use crate::cluster::client::{Decided, Question, ask};
-use crate::cluster::decide::{Command, ServerStatus, Status};
-use crate::cluster::map::Policy;
+use crate::cluster::decide::{Command, Status};
+use crate::cluster::map::{Map, Policy};
 use crate::replication::secret::Secret;
 use anyhow::{Context, ensure};
-use jiff::Timestamp;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use waiting::Awaited;
 
 /// A cluster.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,10 +34,10 @@ pub struct Args {
     /// File with the secret of the cluster
     #[arg(long, value_name = "FILE", global = true)]
     pub secret_file: Option<PathBuf>,
-    /// Give up after so many seconds
+    /// Give up where no locator answers for so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, global = true, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub wait: u64,
-    /// Print JSON
+    /// Print JSON; of a change a line for each step
     #[arg(long, global = true)]
     pub json: bool,
     /// What.
@@ -51,6 +65,9 @@ pub enum What {
         /// Give shards to no server yet
         #[arg(long)]
         empty: bool,
+        /// Do not wait until the servers have their shards
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Show how it stands
     Status,
@@ -63,27 +80,27 @@ pub enum What {
         /// Its name; without it all that have found the locator
         #[arg(value_name = "SERVER")]
         name: Option<String>,
-        /// Only say what would come of it.
+        /// Whether to do it, and to wait.
         #[command(flatten)]
-        dry: Dry,
+        doing: Doing,
     },
     /// Have others take this server's shards, all of them; then it can go
     Drain {
         /// Its name
         #[arg(value_name = "SERVER")]
         name: String,
-        /// Only say what would come of it.
+        /// Whether to do it, and to wait.
         #[command(flatten)]
-        dry: Dry,
+        doing: Doing,
     },
     /// Forget this server
     Remove {
         /// Its name
         #[arg(value_name = "SERVER")]
         name: String,
-        /// Only say what would come of it.
+        /// Whether to do it, and to wait.
         #[command(flatten)]
-        dry: Dry,
+        doing: Doing,
     },
     /// Have another server take this one's place
     Swap {
@@ -91,12 +108,63 @@ pub enum What {
         old: String,
         /// Who takes it
         new: String,
-        /// Only say what would come of it.
+        /// Whether to do it, and to wait.
         #[command(flatten)]
-        dry: Dry,
+        doing: Doing,
     },
     /// Give each server its part of the primaries and of the replicas
     Rebalance {
+        /// Whether to do it, and to wait.
+        #[command(flatten)]
+        doing: Doing,
+    },
+    /// Have a server take over one shard, by a hand-over: no write is lost
+    Move {
+        /// The shard's number
+        shard: usize,
+        /// Who becomes its primary; who is it now gets that one's place, or has it no more
+        #[arg(value_name = "SERVER")]
+        name: String,
+        /// Whether to do it, and to wait.
+        #[command(flatten)]
+        doing: Doing,
+    },
+    /// Have the servers be as a file lists them: they are added, and others drained, and removed
+    /// once they have nothing
+    Push {
+        /// Tables `server`, each with a name, and maybe a zone, and a state: serving, paused,
+        /// draining or removed
+        file: PathBuf,
+        /// Whether to do it, and to wait.
+        #[command(flatten)]
+        doing: Doing,
+    },
+    /// Show what is wanted of the whole cluster, or change it
+    Policy {
+        /// What to change; `none` takes a bound or a delay away
+        #[arg(value_name = "KEY=VALUE")]
+        changes: Vec<String>,
+        /// Whether to do it, and to wait.
+        #[command(flatten)]
+        doing: Doing,
+    },
+    /// Have the locator look for a server that somebody cannot reach, and say what it has found
+    Report {
+        /// Its name
+        #[arg(value_name = "SERVER")]
+        name: String,
+    },
+    /// Write the map to a file, with a checksum: for recover
+    Export {
+        /// Which takes the place of one that is there
+        file: PathBuf,
+    },
+    /// The store is lost, and this locator has an empty one: go on from the latest map that any
+    /// server knows
+    Recover {
+        /// Or from the one that was exported to this file, if it is later
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
         /// Only say what would come of it.
         #[command(flatten)]
         dry: Dry,
@@ -141,159 +209,138 @@ pub struct Dry {
     pub dry_run: bool,
 }
 
-/// Ask, and print the answer.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let asking = Asking {
-        locators: &args.locators,
-        secret: secret(args.secret_file.as_deref())?,
-        until: Instant::now() + Duration::from_secs(args.wait),
-    };
-    let text = match args.what.clone() {
-        What::Init { shards, replicas, acks, lease, empty } => {
-            ensure!(shards.is_power_of_two(), "--shards {shards}: their number is a power of two");
-            let policy = Policy { replicas, acks, lease_ms: lease, ..Policy::default() };
-            let id = asking.ask(&Question::Init { shards, policy })?;
-            let born = format!("cluster {id} is born, of {shards} shards");
-            match empty {
-                true => born,
-                false => {
-                    let added = asking.change(Command::Add { server: None }, false);
-                    let added = added.with_context(|| format!("{born}, and no server has a part of them yet"))?;
-                    format!("{born}; {added}")
-                }
-            }
-        }
-        What::Status => {
-            let status: Status = serde_json::from_str(&asking.ask(&Question::Status)?)?;
-            let text = if args.json { serde_json::to_string_pretty(&status)? + "\n" } else { table(&status) };
-            return Ok(print(format_args!("{text}"))?);
-        }
-        What::Map => asking.ask(&Question::Map)?,
-        What::Events => {
-            let events: Vec<Decided> = serde_json::from_str(&asking.ask(&Question::Events)?)?;
-            let text = if args.json { serde_json::to_string_pretty(&events)? + "\n" } else { lines(&events) };
-            return Ok(print(format_args!("{text}"))?);
-        }
-        other => {
-            let (command, dry) = command_of(other);
-            asking.change(command, dry.dry_run)?
-        }
-    };
-    Ok(say!("{text}")?)
+/// Whether to do it, and to wait until it is done.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Doing {
+    /// Only say what would come of it, and how much is copied
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not wait until all shards are where they are to be. Whoever waits may be interrupted: the
+    /// change goes on
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
-/// What is asked for that changes the cluster.
-fn command_of(what: What) -> (Command, Dry) {
-    match what {
-        What::Add { name, dry } => (Command::Add { server: name }, dry),
-        What::Drain { name, dry } => (Command::Drain { server: name }, dry),
-        What::Remove { name, dry } => (Command::Remove { server: name }, dry),
-        What::Swap { old, new, dry } => (Command::Swap { old, new }, dry),
-        What::Rebalance { dry } => (Command::Rebalance, dry),
-        What::Failover { name, force, dry } => (Command::Failover { server: name, force }, dry),
-        What::Pause { name, dry } => (Command::Pause { server: name }, dry),
-        What::Resume { name, dry } => (Command::Resume { server: name }, dry),
-        What::Init { .. } | What::Status | What::Map | What::Events => unreachable!("these are asked otherwise"),
+/// Ask, and print the answer.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let secret = secret(args.secret_file.as_deref())?;
+    let asking = Asking { locators: &args.locators, secret, wait: Duration::from_secs(args.wait), json: args.json };
+    match args.what.clone() {
+        What::Init { shards, replicas, acks, lease, empty, no_wait } => {
+            ensure!(shards.is_power_of_two(), "--shards {shards}: their number is a power of two");
+            let policy = Policy { replicas, acks, lease_ms: lease, ..Policy::default() };
+            init(&asking, shards, policy, empty)?;
+            if empty || no_wait { Ok(()) } else { waiting::wait(&asking, &Awaited::default()) }
+        }
+        What::Status => {
+            let status = asking.status()?;
+            let text = if args.json { serde_json::to_string_pretty(&status)? + "\n" } else { show::table(&status) };
+            Ok(print(format_args!("{text}"))?)
+        }
+        What::Map => Ok(say!("{}", asking.ask(&Question::Map)?)?),
+        What::Events => {
+            let events: Vec<Decided> = serde_json::from_str(&asking.ask(&Question::Events)?)?;
+            let text = if args.json { serde_json::to_string_pretty(&events)? + "\n" } else { show::lines(&events) };
+            Ok(print(format_args!("{text}"))?)
+        }
+        What::Report { name } => asking.tell(&asking.ask(&Question::Report { server: name })?),
+        What::Export { file } => {
+            let map = asking.map()?;
+            backup::write(&file, &map)?;
+            asking.tell(&format!("map {} of cluster {} is in {}", map.version, map.cluster, file.display()))
+        }
+        What::Recover { from, dry } => {
+            let map = from.map(|file| backup::read(&file)).transpose()?.map(Box::new);
+            asking.tell(&asking.ask(&Question::Recover { map, dry_run: dry.dry_run })?)
+        }
+        What::Policy { changes, .. } if changes.is_empty() => {
+            let shown = policy::shown(&asking.map()?.policy, args.json)?;
+            Ok(print(format_args!("{shown}"))?)
+        }
+        other => change(&asking, other),
     }
 }
 
-/// Whom to ask, and until when.
+fn init(asking: &Asking<'_>, shards: usize, policy: Policy, empty: bool) -> anyhow::Result<()> {
+    let id = asking.ask(&Question::Init { shards, policy })?;
+    let born = format!("cluster {id} is born, of {shards} shards");
+    if empty {
+        return asking.tell(&born);
+    }
+    let added = asking.change(Command::Add { server: None }, false);
+    let added = added.with_context(|| format!("{born}, and no server has a part of them yet"))?;
+    asking.tell(&format!("{born}; {added}"))
+}
+
+/// What changes the cluster.
+fn change(asking: &Asking<'_>, what: What) -> anyhow::Result<()> {
+    let (command, is_dry_run, waits) = match what {
+        What::Failover { name, force, dry } => (Command::Failover { server: name, force }, dry.dry_run, false),
+        What::Pause { name, dry } => (Command::Pause { server: name }, dry.dry_run, false),
+        What::Resume { name, dry } => (Command::Resume { server: name }, dry.dry_run, false),
+        moving => {
+            let (command, doing) = moving_command(asking, moving)?;
+            (command, doing.dry_run, !doing.no_wait && !doing.dry_run)
+        }
+    };
+    let awaited = Awaited::of(&command);
+    asking.tell(&asking.change(command, is_dry_run)?)?;
+    if waits { waiting::wait(asking, &awaited) } else { Ok(()) }
+}
+
+/// What has shards moved, as a rule.
+fn moving_command(asking: &Asking<'_>, what: What) -> anyhow::Result<(Command, Doing)> {
+    Ok(match what {
+        What::Add { name, doing } => (Command::Add { server: name }, doing),
+        What::Drain { name, doing } => (Command::Drain { server: name }, doing),
+        What::Remove { name, doing } => (Command::Remove { server: name }, doing),
+        What::Swap { old, new, doing } => (Command::Swap { old, new }, doing),
+        What::Rebalance { doing } => (Command::Rebalance, doing),
+        What::Move { shard, name, doing } => (Command::Move { shard, server: name }, doing),
+        What::Push { file, doing } => (Command::Push { servers: listed::read(&file)? }, doing),
+        What::Policy { changes, doing } => (Command::Policy(policy::changed(&asking.map()?.policy, &changes)?), doing),
+        other => unreachable!("{other:?} is asked otherwise"),
+    })
+}
+
+/// Whom to ask, for how long, and how answers are printed.
 struct Asking<'a> {
     locators: &'a [String],
     secret: Secret,
-    until: Instant,
+    wait: Duration,
+    json: bool,
 }
 
 impl Asking<'_> {
     fn ask(&self, question: &Question) -> anyhow::Result<String> {
-        Ok(ask(self.locators, &self.secret, question, self.until)?)
+        Ok(ask(self.locators, &self.secret, question, Instant::now() + self.wait)?)
     }
 
     fn change(&self, command: Command, dry_run: bool) -> anyhow::Result<String> {
         self.ask(&Question::Change { command, dry_run })
     }
-}
 
-/// A row of the table of servers.
-fn row(cells: &[String]) -> String {
-    cells.iter().map(|cell| format!("{cell:<22}")).collect::<String>().trim_end().to_string() + "\n"
-}
-
-fn table(status: &Status) -> String {
-    let Status { cluster, version, generation, servers, shards, stopped, warnings } = status;
-    let mut text = format!("cluster {cluster}, map {version}, locator generation {generation}\n");
-    text += &format!(
-        "shards: {}; without a primary {} (waiting {}), below K {}, moving {}, unclean {}\n\n",
-        shards.all, shards.without_primary, shards.waiting, shards.below_acks, shards.moving, shards.unclean
-    );
-    text += &row(&["server", "clients", "zone", "state", "heard ms ago", "primary", "replica"].map(String::from));
-    for server in servers {
-        let ServerStatus { name, clients, zone, alive, lease_age_ms, primary, replica, wanted } = server;
-        let wanted = wanted.map_or("waits to be added".into(), |wanted| format!("{wanted:?}").to_lowercase());
-        let state = if *alive { wanted } else { format!("dead, {wanted}") };
-        let heard = lease_age_ms.map_or("never".into(), |age| age.to_string());
-        text += &row(&[
-            name.clone(),
-            clients.clone(),
-            zone.clone(),
-            state,
-            heard,
-            primary.to_string(),
-            replica.to_string(),
-        ]);
+    fn status(&self) -> anyhow::Result<Status> {
+        Ok(serde_json::from_str(&self.ask(&Question::Status)?)?)
     }
-    let warnings = stopped.iter().map(|why| format!("stopped: {why}")).chain(warnings.iter().cloned());
-    warnings.for_each(|warning| text += &format!("\nwarning: {warning}\n"));
-    text
-}
 
-fn lines(events: &[Decided]) -> String {
-    let line = |one: &Decided| {
-        let at = Timestamp::from_second(one.at.into()).map_or_else(|_| one.at.to_string(), |at| at.to_string());
-        let shards = if one.shards == "none" { String::new() } else { format!("shards {}: ", one.shards) };
-        format!("{at} map {}: {shards}{}\n", one.version, one.words)
-    };
-    events.iter().map(line).collect()
+    fn map(&self) -> anyhow::Result<Map> {
+        Ok(Map::of_text(self.ask(&Question::Map)?.as_bytes())?)
+    }
+
+    /// Print the words of an answer.
+    fn tell(&self, words: &str) -> anyhow::Result<()> {
+        match self.json {
+            true => Ok(say!("{}", serde_json::json!({ "answer": words }))?),
+            false => Ok(say!("{words}")?),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::decide::ShardsStatus;
-    use crate::cluster::map::Wanted;
     use clap::Parser;
-
-    #[test]
-    fn a_status_is_a_table() {
-        let server = |name: &str, alive, wanted| ServerStatus {
-            name: name.into(),
-            clients: "10.0.0.1:11211".into(),
-            zone: "z".into(),
-            alive,
-            lease_age_ms: alive.then_some(17),
-            primary: 3,
-            replica: 5,
-            wanted,
-        };
-        let status = Status {
-            cluster: "c".into(),
-            version: 7,
-            generation: 2,
-            servers: vec![server("one", true, Some(Wanted::Serving)), server("two", false, None)],
-            shards: ShardsStatus { all: 8, waiting: 1, ..ShardsStatus::default() },
-            stopped: Some("two died".into()),
-            warnings: vec!["one zone".into()],
-        };
-        let text = table(&status);
-        let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].starts_with("shards: 8;") && lines[1].contains("waiting 1"), "{text}");
-        assert_eq!(
-            lines[4].split_whitespace().collect::<Vec<_>>(),
-            ["one", "10.0.0.1:11211", "z", "serving", "17", "3", "5"]
-        );
-        assert!(lines[5].contains("dead, waits to be added") && lines[5].contains("never"), "{text}");
-        assert!(text.contains("warning: stopped: two died\n") && text.ends_with("warning: one zone\n"), "{text}");
-    }
 
     /// `-s` says which server other orders are for, and has a default: no server of a cluster.
     #[test]
@@ -315,12 +362,5 @@ mod tests {
         assert_eq!((named(&["resume"]), named(&["add"])), (None, None));
         assert_eq!(named(&["resume", "a"]).as_deref(), Some("a"));
         assert_eq!(named(&["drain", "b"]).as_deref(), Some("b"));
-    }
-
-    #[test]
-    fn decisions_are_lines() {
-        let decided = |shards: &str| Decided { at: 0, version: 7, shards: shards.into(), words: "why".into() };
-        let text = lines(&[decided("none"), decided("0-3")]);
-        assert_eq!(text, "1970-01-01T00:00:00Z map 7: why\n1970-01-01T00:00:00Z map 7: shards 0-3: why\n");
     }
 }

@@ -11,6 +11,7 @@ use crate::fabric::{self, ConnectOptions, Exporter, FabricError, Kind};
 use crate::replication::admission::Admitted;
 use crate::replication::attach::{Identity, Joined};
 use crate::replication::board::Board;
+use crate::replication::copying::CopyBound;
 use crate::replication::follow::{FollowConfig, first_join};
 use crate::replication::forwarding::Owner;
 use crate::replication::lineage::Discard;
@@ -137,6 +138,7 @@ pub struct Plan {
     discard: Discard,
     pin: bool,
     penalties: SharedPenalties,
+    copy_bound: Arc<CopyBound>,
     identity: Identity,
     board: Arc<Board>,
     chain: Arc<Chain>,
@@ -212,6 +214,7 @@ impl Plan {
             discard: if args.replica_discard { Discard::Always } else { Discard::Never },
             pin,
             penalties: SharedPenalties::default(),
+            copy_bound: Arc::default(),
             board: Arc::default(),
             chain: Arc::new(Chain::new(replica)),
             identity: Identity::new(replica, args.replica_name.clone().unwrap_or_else(host_name)),
@@ -287,6 +290,7 @@ impl Plan {
             penalties: self.penalties.clone(),
             discard: self.discard.clone(),
             gathers: false,
+            copy_bound: self.copy_bound.clone(),
             pin: self.pin,
             pullers: self.pullers,
         }

@@ -75,6 +75,8 @@ pub struct Lane<'s> {
     doubt: Option<u64>,
     /// What the primary was told last.
     told: (u64, bool),
+    /// It may not read now: a bound is reached.
+    is_held_back: bool,
 }
 
 impl<'s> Lane<'s> {
@@ -107,6 +109,7 @@ impl<'s> Lane<'s> {
             memory_missed: 0,
             doubt: None,
             told: (0, false),
+            is_held_back: false,
         }
     }
 
@@ -167,9 +170,14 @@ impl<'s> Lane<'s> {
             && self.line.is_some_and(|line| self.sink.has_given_up(line.tail))
     }
 
-    /// There is something that could be read or applied without a further look.
+    /// Whether a bound keeps it from reading now.
+    pub fn hold_back(&mut self, is_held_back: bool) {
+        self.is_held_back = is_held_back;
+    }
+
+    /// There is something that could be read or applied without a further look, and now.
     pub fn has_more(&self) -> bool {
-        !self.source.is_empty() || self.wants_read()
+        !self.source.is_empty() || (self.wants_read() && !self.is_held_back)
     }
 
     /// From where on it reads.

@@ -46,6 +46,7 @@ mod sizer;
 mod under_way;
 
 use super::ack::{Acks, SUMMARY_PAUSE, Summary, Tag};
+use super::copying::CopyBound;
 use crate::fabric::{Channel, Completion, DEPTH_MAX, FabricError, Landing, Read};
 use crate::store::line::{BEAT, CONTROL_LINE_BYTES};
 use crate::store::pool::SLAB_BYTES_MAX;
@@ -63,6 +64,7 @@ use piece::Look;
 use rounds::Round;
 use sizer::{Sizer, UNASKED_PART_MAX};
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use under_way::{Of, UnderWay};
 
@@ -139,6 +141,8 @@ pub struct Puller<'s> {
     /// Since when it has been behind.
     behind_since: Option<Instant>,
     silence_max: Duration,
+    /// How fast it brings what is not whole here.
+    copy_bound: Arc<CopyBound>,
     gives_up: bool,
     clock: fn() -> Instant,
 }
@@ -186,6 +190,7 @@ impl<'s> Puller<'s> {
             asked_at: Instant::now(),
             behind_since: None,
             silence_max,
+            copy_bound: Arc::default(),
             gives_up: true,
             clock: Instant::now,
         }
@@ -232,6 +237,11 @@ impl<'s> Puller<'s> {
     /// The shards whose lanes have ended and are still here, and why.
     pub fn ended(&self) -> &[(usize, LaneEnd)] {
         &self.ended
+    }
+
+    /// Bring what is not whole here as fast as this says; otherwise as fast as it goes.
+    pub fn set_copy_bound(&mut self, bound: Arc<CopyBound>) {
+        self.copy_bound = bound;
     }
 
     /// Go by another clock than the system's from now on: with the simulated fabric a run is then a

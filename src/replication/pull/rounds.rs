@@ -53,17 +53,26 @@ impl Puller<'_> {
 
     /// Plan the READs of a round but for its look. Returns how many bytes of logs they bring.
     fn plan_pieces(&mut self, round: u64, depth: usize) -> Result<usize, PullError> {
-        let mut bytes = 0;
+        let (mut bytes, clock, bound) = (0, self.clock, &*self.copy_bound);
         for step in 0..self.awake.count() {
             let shard = self.awake.nth(step);
             let lane = &mut self.lanes[shard];
+            let copies = !lane.is_whole();
+            lane.hold_back(false);
             // One place in the queue is for the lines of this round.
             while bytes < self.sizer.round_bytes() && self.under_way.count() + 1 < depth.max(2) && lane.wants_read() {
+                if copies && !bound.allows(clock()) {
+                    lane.hold_back(true);
+                    break;
+                }
                 let Some(landing) = self.landings.take(&mut *self.channel)? else { break };
                 let start = Start { round, number: self.under_way.next_number() };
                 match lane.plan(landing, self.sizer.piece_bytes(), start) {
                     Ok(read) if read.region == POOL => {
                         bytes += read.bytes;
+                        if copies {
+                            bound.spend(read.bytes, clock());
+                        }
                         self.counts.pieces += 1;
                         self.under_way.begin(Of::Piece(shard), round);
                         self.batch.push(read);

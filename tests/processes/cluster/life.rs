@@ -28,7 +28,7 @@ const ENOUGH: u64 = 300;
 /// A running `remora locator`.
 pub(super) struct Locator {
     child: Child,
-    address: String,
+    pub(super) address: String,
 }
 
 impl Locator {
@@ -51,7 +51,7 @@ impl Locator {
         Locator { child, address }
     }
 
-    fn terminate(&mut self) {
+    pub(super) fn terminate(&mut self) {
         let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
         assert!(status.expect("kill(1) runs").success());
         wait_until("the locator ends", || self.child.try_wait().expect("our own child").ok_or("it runs"));
@@ -72,9 +72,13 @@ pub(super) struct Site {
 }
 
 impl Site {
+    /// Nobody yet.
+    pub(super) fn of(locators: &[&Locator]) -> Site {
+        Site { locators: locators.iter().map(|one| one.address.clone()).collect(), nodes: BTreeMap::new() }
+    }
+
     pub(super) fn born(locators: &[&Locator], names: &[&str]) -> Site {
-        let mut site =
-            Site { locators: locators.iter().map(|one| one.address.clone()).collect(), nodes: BTreeMap::new() };
+        let mut site = Site::of(locators);
         names.iter().for_each(|name| site.start(name));
         let policy = Policy { lease_ms: LEASE_MILLISECONDS, heal_delay_ms: 500, ..Policy::default() };
         site.ask(&Question::Init { shards: SHARDS, policy }).expect("it is born");
@@ -91,7 +95,7 @@ impl Site {
         self.nodes.insert(name.into(), server(name, &self.locators.join(","), SHARDS, &[]));
     }
 
-    fn ask(&self, question: &Question) -> Result<String, String> {
+    pub(super) fn ask(&self, question: &Question) -> Result<String, String> {
         let until = Instant::now() + Duration::from_secs(20);
         client::ask(&self.locators, &Secret::none(), question, until).map_err(|error| error.to_string())
     }
@@ -100,11 +104,11 @@ impl Site {
         self.ask(&Question::Change { command, dry_run: false }).expect("it is done")
     }
 
-    fn status(&self) -> Status {
+    pub(super) fn status(&self) -> Status {
         serde_json::from_str(&self.ask(&Question::Status).expect("a status")).expect("a status")
     }
 
-    fn map(&self) -> Map {
+    pub(super) fn map(&self) -> Map {
         Map::of_text(self.ask(&Question::Map).expect("a map").as_bytes()).expect("a map")
     }
 
@@ -113,7 +117,7 @@ impl Site {
         self.status().servers.iter().any(|one| one.name == name)
     }
 
-    fn server(&self, name: &str) -> ServerStatus {
+    pub(super) fn server(&self, name: &str) -> ServerStatus {
         let servers = self.status().servers;
         servers.into_iter().find(|one| one.name == name).unwrap_or_else(|| panic!("{name} is not known"))
     }
@@ -137,7 +141,7 @@ impl Site {
 
 /// Writers, each with keys of its own, at whoever the map or a refusal names. What was acknowledged
 /// is remembered: it is there in the end, or something later is.
-struct Writers {
+pub(super) struct Writers {
     acknowledged: AtomicU64,
     stop: AtomicBool,
     /// Where the map says that servers are.
@@ -152,13 +156,13 @@ impl Writers {
         writers
     }
 
-    fn know(&self, site: &Site) {
+    pub(super) fn know(&self, site: &Site) {
         *self.addresses.lock().expect("no writer panics with it") =
             site.nodes.values().map(|node| node.server.tcp[0]).collect();
     }
 
     /// Wait for so many more acknowledged writes.
-    fn go_on(&self) {
+    pub(super) fn go_on(&self) {
         let before = self.acknowledged.load(Relaxed);
         wait_until("writes are acknowledged", || {
             let more = self.acknowledged.load(Relaxed) - before;
@@ -229,7 +233,7 @@ fn ask(connections: &mut BTreeMap<SocketAddr, Connection>, address: SocketAddr, 
 }
 
 /// Let something happen under writes; afterwards nothing that was acknowledged is lost.
-fn under_writes(site: &mut Site, happen: impl FnOnce(&mut Site, &Writers)) {
+pub(super) fn under_writes(site: &mut Site, happen: impl FnOnce(&mut Site, &Writers)) {
     let writers = Writers::new(site);
     let written = std::thread::scope(|scope| {
         let _ends = Ends(&writers.stop);
@@ -386,7 +390,7 @@ fn of_two_locators_the_other_one_takes_charge() {
 }
 
 /// `remora ctl cluster`; what it prints, on standard output or, where it fails, on standard error.
-fn operator(locator: &Locator, words: &[&str]) -> Result<String, String> {
+pub(super) fn operator(locator: &Locator, words: &[&str]) -> Result<String, String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
     command.args(["ctl", "cluster", "--locators", &locator.address, "--wait", "20"]).args(words);
     let output = command.stdin(Stdio::null()).output().expect("the remora binary starts");

@@ -56,6 +56,7 @@ pub fn follow_config(primary: SocketAddr) -> FollowConfig {
         penalties: SharedPenalties::default(),
         discard: Discard::Never,
         gathers: false,
+        copy_bound: Arc::default(),
         pin: true,
         pullers: 1,
     }

@@ -107,6 +107,10 @@ impl World {
             0 | 1 => self.command(Command::Drain { server }),
             2 => self.command(Command::Add { server: Some(server) }),
             3 => self.command(Command::Failover { server, force: false }),
+            4 if self.random.bool() => {
+                let shard = self.random.usize(0..self.stored.shards.len());
+                self.command(Command::Move { shard, server });
+            }
             4 => self.command(Command::Rebalance),
             5 => self.command(Command::Pause { server }),
             6 => self.command(Command::Resume { server: Some(server) }),
