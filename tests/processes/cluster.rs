@@ -4,9 +4,12 @@ mod any;
 #[path = "../support/etcd.rs"]
 #[allow(dead_code)] // a part of it is used here
 mod etcd;
+mod lease;
 mod life;
+mod linear;
 mod member;
 mod scripted;
+mod strong;
 
 use crate::node::Node;
 use crate::support::Server;
