@@ -31,6 +31,12 @@ impl SteadySeconds {
     }
 }
 
+/// Milliseconds of a clock that never steps, and goes on while the host sleeps.
+pub fn boot_milliseconds() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
 /// Where a server's time comes from. Both clocks are the system's coarse ones, which lag by a few
 /// milliseconds at most and cost next to nothing: they are read once a turn, for whole seconds.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,7 @@
 use super::obedient::{Cluster, intro, policy};
 use super::*;
 use crate::cluster::duty::{Duty, duty};
-use crate::cluster::map::{Member, Policy, Stage, Wanted, Way};
+use crate::cluster::map::{Consistency, Member, Policy, Stage, Wanted, Way};
 use crate::cluster::report::{Failure, Holding};
 
 fn plain(servers: usize) -> Cluster {
@@ -405,6 +405,11 @@ fn strangers_are_refused() {
         (Policy { heal_delay_ms: u64::MAX, ..policy(1, 1) }, "a week"),
         (Policy { unclean_after_ms: Some(u64::MAX), ..policy(1, 1) }, "a week"),
         (Policy { copies_at_once: 0, ..policy(1, 1) }, "copies_at_once"),
+        (Policy { consistency: Consistency::Strong, ..policy(1, 0) }, "acks is 1 or more"),
+        (
+            Policy { consistency: Consistency::Strong, unclean_after_ms: Some(1), ..policy(1, 1) },
+            "leave unclean_after_ms out",
+        ),
     ];
     for (bad, why) in bad {
         let refused = cluster.command(Command::Policy(bad)).unwrap_err();

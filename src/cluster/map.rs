@@ -80,6 +80,35 @@ pub struct Policy {
     /// yet. None: as fast as it goes.
     #[serde(default)]
     pub copy_mib_per_second: Option<u32>,
+    /// What a read shows.
+    #[serde(default)]
+    pub consistency: Consistency,
+    /// What becomes of writes that no replica acknowledges, at a server whose lease has ended.
+    #[serde(default)]
+    pub without_lease: WithoutLease,
+}
+
+/// What a read shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Consistency {
+    /// What its server has: it may be lost yet, or be old where its server is cut off.
+    #[default]
+    Cached,
+    /// What K replicas have acknowledged, from a server that is sure to be the primary: each key is
+    /// linearizable.
+    Strong,
+}
+
+/// What becomes of writes that no replica acknowledges, at a server whose lease has ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum WithoutLease {
+    /// They are done: it is a cache, and they may be lost in any case.
+    #[default]
+    Serve,
+    /// They are refused.
+    Refuse,
 }
 
 impl Default for Policy {
@@ -92,6 +121,8 @@ impl Default for Policy {
             unclean_after_ms: None,
             copies_at_once: 8,
             copy_mib_per_second: None,
+            consistency: Consistency::Cached,
+            without_lease: WithoutLease::Serve,
         }
     }
 }
@@ -137,7 +168,27 @@ impl Policy {
         if self.copy_mib_per_second == Some(0) {
             return Err("copy_mib_per_second is at least 1: nothing could be copied; null is no bound".into());
         }
+        self.check_strong()
+    }
+
+    fn check_strong(&self) -> Result<(), String> {
+        if self.consistency == Consistency::Cached {
+            return Ok(());
+        }
+        if self.acks == 0 {
+            return Err("in strong mode every write is acknowledged by a replica at least: acks is 1 or more".into());
+        }
+        if self.unclean_after_ms.is_some() {
+            return Err("in strong mode no shard goes on by itself without what was acknowledged: leave \
+                        unclean_after_ms out"
+                .into());
+        }
         Ok(())
+    }
+
+    /// How many replicas must have what a read shows; 0 where that is not asked.
+    pub fn strong_replicas(&self) -> u8 {
+        if self.consistency == Consistency::Strong { self.acks } else { 0 }
     }
 }
 

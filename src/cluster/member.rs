@@ -25,8 +25,10 @@ pub mod holdings;
 pub mod known;
 pub mod step;
 
-use super::map::Map;
+use super::duty::Duty;
+use super::map::{Map, WithoutLease};
 use super::report::{Failure, Holding, Introduction, Report};
+use crate::base::lease::{Heed, Lease, Sureness};
 use crate::base::shards::ShardSet;
 use crate::replication::board::Board;
 use crate::replication::node::Node;
@@ -72,6 +74,10 @@ pub struct MemberConfig {
 pub struct Parts {
     /// What has the shards.
     pub store: Arc<Store>,
+    /// Where requests look whether this server is sure of its roles.
+    pub lease: Arc<Lease>,
+    /// Has them heed what the policy asks, and the end of the lease.
+    pub heed: Heed,
     /// What changes roles.
     pub node: Arc<Node>,
     /// The replication port.
@@ -90,7 +96,7 @@ impl Member {
     /// Begin.
     pub fn start(config: MemberConfig, parts: Parts) -> std::io::Result<Member> {
         let MemberConfig { locators, secret, introduction, clients } = config;
-        let known = Arc::new(Known::new(introduction.incarnation.clone(), introduction.shards));
+        let known = Arc::new(Known::new(introduction.incarnation.clone(), introduction.shards, parts.lease.clone()));
         let mut member = Member { known: known.clone(), threads: Vec::new() };
         let acting = Acting::new(parts.clone(), known.clone());
         member.threads.push(std::thread::Builder::new().name("cluster".into()).spawn(move || acting.run())?);
@@ -128,6 +134,8 @@ struct Acting {
     given_up: GivenUp,
     given: Option<Step>,
     sizes: Option<Sizes>,
+    /// Whether the lease was in force at the last look; None before the first one.
+    had_lease: Option<bool>,
 }
 
 /// How long the logs were at that moment.
@@ -149,7 +157,8 @@ impl Acting {
     fn new(parts: Parts, known: Arc<Known>) -> Acting {
         let counting = Counting::new(parts.board.clone());
         let given_up = GivenUp::none(parts.store.shards().len());
-        Acting { parts, known, counting, failed: Vec::new(), given_up, given: None, sizes: None }
+        let had_lease = None;
+        Acting { parts, known, counting, failed: Vec::new(), given_up, given: None, sizes: None, had_lease }
     }
 
     fn run(mut self) {
@@ -161,7 +170,12 @@ impl Acting {
                 let place = Place::of(map, self.known.own());
                 self.counting.take(map, place.server());
                 self.parts.node.copy_bound().set(map.policy.copy_mib_per_second);
-                failures = self.act(map, place, &here);
+                let duties: Vec<_> = (0..map.shards.len()).map(|shard| place.duty(map, shard)).collect();
+                if step::is_settled(&duties, &here) {
+                    self.known.settle(map.version);
+                }
+                self.heed_lease(map);
+                failures = self.act(map, &duties, &here);
             }
             let (map_version, unconfirmed) = self.counting.confirm(&self.parts.store, here.primary());
             let unconfirmed = if unconfirmed.is_empty() { String::new() } else { unconfirmed.to_string() };
@@ -184,10 +198,29 @@ impl Acting {
         self.sizes.as_ref().map(|sizes| sizes.kib.clone()).unwrap_or_default()
     }
 
+    /// Have the engine heed the policy, and the end of the lease.
+    fn heed_lease(&mut self, map: &Map) {
+        let has_lease = self.parts.lease.is_in_force();
+        let refuses = !has_lease && map.policy.without_lease == WithoutLease::Refuse;
+        let strong_replicas = map.policy.strong_replicas();
+        (self.parts.heed)(Sureness { strong_replicas, refuses });
+        match (self.had_lease.replace(has_lease), has_lease) {
+            (Some(true), false) => {
+                let reads = if strong_replicas > 0 { "strong reads are refused, " } else { "" };
+                let writes = if refuses { "refused" } else { "taken" };
+                log::warn!(
+                    "the lease has ended, since no locator has renewed it: {reads}writes that no replica acknowledges \
+                     are {writes}; see that a locator runs and is reached"
+                );
+            }
+            (Some(false), true) => log::info!("the lease is renewed: all is served as usual"),
+            _ => {}
+        }
+    }
+
     /// Give the next order, unless one is under way. What the map asks for and no order brings.
-    fn act(&mut self, map: &Map, place: Place, here: &Holdings) -> Vec<Failure> {
-        let duties: Vec<_> = (0..map.shards.len()).map(|shard| place.duty(map, shard)).collect();
-        let plan = step::plan(map, &duties, here, &self.parts.store, &mut self.given_up);
+    fn act(&mut self, map: &Map, duties: &[Duty], here: &Holdings) -> Vec<Failure> {
+        let plan = step::plan(map, duties, here, &self.parts.store, &mut self.given_up);
         let is_wanted = |failed: &Failed| plan.steps.contains(&failed.step);
         self.failed.retain(is_wanted);
         if self.is_under_way() {

@@ -43,6 +43,9 @@ pub enum Message {
         milliseconds: u64,
         /// The locator's generation.
         generation: u64,
+        /// Of the locator's map. The lease is for the roles of that map: it counts once those have
+        /// ended that the map takes away.
+        map_version: u64,
     },
     /// Locator in charge: the map; or a server: the one that was asked for. As
     /// [`Map::of_text`](super::map::Map::of_text) reads it.
@@ -161,7 +164,7 @@ mod tests {
         for message in [
             Message::Introduction(introduction()),
             Message::Report { sent: u64::MAX, report },
-            Message::Lease { sent: 1, milliseconds: 2, generation: 3 },
+            Message::Lease { sent: 1, milliseconds: 2, generation: 3, map_version: 4 },
             Message::Map("{}".into()),
             Message::NotInCharge { in_charge: Some("two".into()) },
             Message::NotInCharge { in_charge: None },

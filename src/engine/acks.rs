@@ -11,15 +11,21 @@
 //! of it: that is pure, and takes what the replicas have applied ([`Holders`], which the server
 //! looks up), the time, and what has become of the shards ([`Reigns`]). The worker's side, which
 //! looks again and again, is `server/acks.rs`.
+//!
+//! In strong mode what is read is held as well: [`super::strong`].
+
+mod goal;
 
 use super::forwarded::{Answer, Elsewhere, Parts, UnderWay, Wait};
 use super::target::{Gate, writes};
 use super::{Call, Engine, Outcome, watched};
+use crate::base::lease::Lease;
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
 use crate::protocol::reply::Fault;
 use crate::protocol::text::encode;
 use crate::protocol::{Refusal, Reply, Request};
-use crate::store::{Appended, Fate, Reign, Store};
+use crate::store::{Appended, Fate, Reign};
+pub use goal::{Goal, Holders, Reigns};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::AtomicU8;
@@ -48,21 +54,16 @@ impl Engine {
     }
 
     /// How many replicas the answer to `request` is to wait for, if it turns out to have written
-    /// something.
-    #[inline]
+    /// something. In strong mode that is the policy's number at least.
     pub(super) fn ack_replicas(&self, request: &Request<'_>) -> u8 {
-        let by_default = self.acks.replicas;
+        let least = self.lease.strong_replicas();
+        let by_default = self.acks.replicas.max(least);
         match request {
-            Request::Meta(request) => request.ack_replicas.unwrap_or(by_default),
-            _ if by_default > 0 => self.ack_replicas_of_classic(request),
-            _ => 0,
+            Request::Meta(request) => request.ack_replicas.unwrap_or(by_default).max(least),
+            // With noreply there is no answer to hold.
+            _ if writes(request) == Some(Reply::Silent) => 0,
+            _ => by_default,
         }
-    }
-
-    /// None for a request with noreply: there is no answer to hold.
-    #[cold]
-    fn ack_replicas_of_classic(&self, request: &Request<'_>) -> u8 {
-        if writes(request) == Some(Reply::Silent) { 0 } else { self.acks.replicas }
     }
 
     /// What is needed to hold the answer to what is written from here on. A gat that goes on has
@@ -135,27 +136,9 @@ impl Engine {
 #[derive(Clone, Copy)]
 pub(super) struct Begin {
     /// The place of its answer.
-    place: u64,
+    pub(super) place: u64,
     /// The store's reign.
-    reign: Reign,
-}
-
-/// Who has applied what.
-pub trait Holders {
-    /// How many replicas have applied everything below `position` of a shard.
-    fn holders(&self, shard: usize, position: u64) -> usize;
-}
-
-/// What becomes of what was written, where gates change; see [`crate::store::reign`].
-pub trait Reigns {
-    /// Of what was written in this shard since `reign` was the store's.
-    fn fate(&self, shard: usize, reign: Reign) -> Fate;
-}
-
-impl Reigns for Store {
-    fn fate(&self, shard: usize, reign: Reign) -> Fate {
-        self.shards()[shard].fate(reign)
-    }
+    pub(super) reign: Reign,
 }
 
 /// What held answers are judged by.
@@ -170,54 +153,8 @@ pub struct Judge<'a> {
     /// positions of another server's log, or of a log that has gone on from another server's: they
     /// say nothing about what was written before.
     pub reigns: &'a dyn Reigns,
-}
-
-/// What must have been applied.
-#[derive(Debug)]
-pub enum Goal {
-    /// One shard, up to a position.
-    Shard {
-        /// Which.
-        shard: u32,
-        /// Up to where.
-        position: u64,
-    },
-    /// All shards, up to these positions, each by replicas of its own; 0 for one that does not
-    /// count.
-    All(Box<[u64]>),
-}
-
-impl Goal {
-    /// How many replicas have it, and its fate, where it was written since `reign` was the store's.
-    /// Of several shards: how many have the one that fewest have, and the worst fate. A replica may
-    /// have some shards of this server alone, and others of other servers.
-    fn standing(&self, judge: &Judge<'_>, reign: Reign) -> (usize, Fate) {
-        let of = |shard: usize, position: u64| {
-            let count = judge.holders.holders(shard, position);
-            // Asked last: a shard may be closed, and followed, while this is judged. A position of
-            // what is followed is told only once the fate is settled.
-            let fate = judge.reigns.fate(shard, reign);
-            // The server that is the primary now has it, and this one is a replica that has it.
-            (if fate == Fate::GoesOn { count + 1 } else { count }, fate)
-        };
-        match self {
-            Goal::Shard { shard, position } => of(*shard as usize, *position),
-            Goal::All(positions) => {
-                let asked = positions.iter().enumerate().filter(|(_, position)| **position > 0);
-                let standings = asked.map(|(shard, position)| of(shard, *position));
-                let both = |one: (usize, Fate), other: (usize, Fate)| (one.0.min(other.0), one.1.max(other.1));
-                standings.reduce(both).unwrap_or((0, Fate::Here))
-            }
-        }
-    }
-
-    /// Memory beside its own.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Goal::Shard { .. } => 0,
-            Goal::All(positions) => size_of_val(&**positions),
-        }
-    }
+    /// Whether this server is sure of its roles.
+    pub lease: &'a Lease,
 }
 
 /// What is held.
@@ -225,6 +162,8 @@ impl Goal {
 pub enum Kind {
     /// The answer to a write: it goes out as it is, or an error in its place, told like this.
     Write(Reply),
+    /// What was read in strong mode: it goes out as it is, or an error in its place.
+    Read(Reply),
     /// The answer to wait, made when it is due: how many replicas have it, as [`Goal`] counts them.
     Count,
 }
@@ -260,11 +199,17 @@ pub enum Verdict {
     TimedOut(usize),
     /// Whether enough replicas have it can no longer be known.
     Demoted,
+    /// This server cannot tell whether it is still the primary of what was read.
+    NoLease,
 }
 
 impl Held {
     /// See [`Verdict`].
     pub fn verdict(&self, judge: &Judge<'_>) -> Verdict {
+        let is_read = matches!(self.kind, Kind::Read(_));
+        // After it was read. And before the gates are asked: a lease that was granted since they
+        // have closed is counted only after that.
+        let is_sure = !is_read || judge.lease.is_in_force();
         let (count, fate) = self.goal.standing(judge, self.reign);
         let enough = count >= usize::from(self.replicas);
         // Replicas tell another server how far they have come.
@@ -272,19 +217,25 @@ impl Held {
         if fate == Fate::Lost || is_told_elsewhere {
             return Verdict::Demoted;
         }
+        if is_read && self.goal.has_a_closed_shard(judge.reigns) {
+            return Verdict::Demoted;
+        }
+        if !is_sure {
+            return Verdict::NoLease;
+        }
         let over = || judge.ending || judge.now.saturating_duration_since(self.since) >= self.within;
         match self.kind {
-            Kind::Write(_) if enough => Verdict::Stands,
-            Kind::Write(_) if over() => Verdict::TimedOut(count),
+            Kind::Write(_) | Kind::Read(_) if enough => Verdict::Stands,
+            Kind::Write(_) | Kind::Read(_) if over() => Verdict::TimedOut(count),
             Kind::Count if enough || over() => Verdict::Counted(count),
-            Kind::Write(_) | Kind::Count => Verdict::Waits,
+            Kind::Write(_) | Kind::Read(_) | Kind::Count => Verdict::Waits,
         }
     }
 
     /// Append what the client is told instead of the answer that was held.
     pub fn write_verdict(&self, verdict: Verdict, now: Instant, out: &mut Vec<u8>) {
         let reply = match self.kind {
-            Kind::Write(reply) => reply,
+            Kind::Write(reply) | Kind::Read(reply) => reply,
             Kind::Count => Reply::Text,
         };
         match verdict {
@@ -293,12 +244,16 @@ impl Held {
             Verdict::TimedOut(count) => {
                 let waited = now.saturating_duration_since(self.since).as_millis();
                 let wanted = self.replicas;
-                let why = format_args!(
-                    "not acknowledged: {count} of {wanted} replicas have it after {waited} ms; it is stored here"
-                );
+                let (what, then) = match self.kind {
+                    Kind::Read(_) => ("not confirmed", "what would be shown may be lost; ask again"),
+                    Kind::Write(_) | Kind::Count => ("not acknowledged", "it is stored here"),
+                };
+                let why = format_args!("{what}: {count} of {wanted} replicas have it after {waited} ms; {then}");
                 reply.refused_because(out, Fault::Server, why);
             }
+            Verdict::Demoted if matches!(self.kind, Kind::Read(_)) => reply.refused(out, Refusal::ReadElsewhere),
             Verdict::Demoted => reply.refused(out, Refusal::Demoted),
+            Verdict::NoLease => reply.refused(out, Refusal::NoLeaseToRead),
         }
     }
 }
@@ -438,7 +393,9 @@ impl HeldAnswers {
             let words = match wait {
                 Wait::Acks { held, is_part } => {
                     let words = self.end_wait(&held, verdict, judge.now, &mut resolved);
-                    if is_part { self.note_failure(words) } else { words }
+                    // What a part shows that has failed is taken back.
+                    let rest = words.is_some().then(Box::default);
+                    if is_part { self.note_failure(words).or(rest) } else { words }
                 }
                 Wait::Forwarded(elsewhere) => self.place(elsewhere),
                 Wait::End => self.failure.take(),
@@ -497,4 +454,4 @@ impl HeldAnswers {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

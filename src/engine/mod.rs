@@ -21,6 +21,7 @@
 //! | [`watch`], `watched` | what watchers are told of |
 //! | [`host`](Host) | what only the server can tell |
 //! | [`acks`], [`forwarded`], [`output`] | answers: held for replicas, given by other servers, on their way out |
+//! | `lease`, `strong` | how sure this server is of its roles; what strong mode asks of reads |
 //! | [`stats`] and its files, `prefixes` | what is counted, and shown |
 
 pub mod acks;
@@ -32,6 +33,7 @@ mod dump;
 mod flush;
 pub mod forwarded;
 mod host;
+mod lease;
 mod meta;
 mod meta_get;
 pub mod output;
@@ -46,11 +48,13 @@ mod stats_settings;
 mod stats_subjects;
 mod stats_table;
 mod storage;
+mod strong;
 mod switches;
 mod target;
 pub mod watch;
 mod watched;
 
+use crate::base::lease::Lease;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
 use crate::protocol::reply::Rows;
@@ -82,6 +86,7 @@ pub struct Engine {
     store: Arc<Store>,
     settings: Settings,
     acks: AckPolicy,
+    lease: Arc<Lease>,
     switches: Switches,
     global: GlobalStats,
     prefixes: Prefixes,
@@ -200,6 +205,7 @@ impl Engine {
             special: AtomicU8::new(0),
             settings,
             acks: AckPolicy::default(),
+            lease: Arc::default(),
             switches: Switches::default(),
             global: GlobalStats::default(),
             prefixes: Prefixes::default(),
@@ -364,7 +370,8 @@ impl Engine {
 
     /// Delete the key that must not stay.
     fn unlink_refused(&self, context: &mut Context<'_, '_>, rejection: &Rejection<'_>) -> Result<(), Unwritten> {
-        rejection.unlink.map_or(Ok(()), |key| self.unlink(context, key))
+        let key = rejection.unlink.filter(|_| !self.refuses_without_lease());
+        key.map_or(Ok(()), |key| self.unlink(context, key))
     }
 
     /// What becomes of a command that has written nothing at `at` (0, or the offset of a key).

@@ -19,6 +19,7 @@ use crate::base::limits::{LOAN_BYTES_MIN, OUTPUT_BYTES_HIGH};
 use crate::store::{Store, Turn, Value, ValueLoan};
 use crate::sys::send::{PARTS_PER_SEND, Part};
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 /// A full output fits into one write: its loans, the bytes before and between them, and one more
@@ -131,6 +132,11 @@ impl Output {
     /// answer that has an end of its own ([`Output::end_parts`]).
     pub fn hold_part(&mut self, begin: u64, held: Held) {
         self.held.get_or_insert_default().push(begin..begin, Wait::Acks { held, is_part: true });
+    }
+
+    /// Hold what stands at `range` as such a part. Where it fails, that is taken back.
+    pub(super) fn hold_part_of(&mut self, range: Range<u64>, held: Held) {
+        self.held.get_or_insert_default().push(range, Wait::Acks { held, is_part: true });
     }
 
     /// What is held is waited for no longer than `within`.

@@ -148,6 +148,8 @@ worker_counters! {
     hoard_kicks,
     /// Writes refused because this is a replica.
     read_only_refused,
+    /// Writes refused because the lease had ended.
+    no_lease_refused,
     /// Requests that other servers have forwarded.
     forwarded_in,
     /// Of these, those of shards that take no writes here: given back.

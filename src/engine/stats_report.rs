@@ -142,7 +142,7 @@ fn report_log(out: &mut Rows<'_>, store: &StoreStats) {
 
 /// What the workers' loops do: system calls, and connections and requests that were refused.
 fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
-    let rows: [(&str, u64); 12] = [
+    let rows: [(&str, u64); 13] = [
         ("read_calls", total.read_calls),
         ("write_calls", total.write_calls),
         ("polls", total.polls),
@@ -153,6 +153,7 @@ fn report_loop(out: &mut Rows<'_>, total: &WorkerTotals) {
         ("input_refused", total.input_refused),
         ("hoard_kicks", total.hoard_kicks),
         ("read_only_refused", total.read_only_refused),
+        ("no_lease_refused", total.no_lease_refused),
         ("forwarded_in", total.forwarded_in),
         ("forwarded_in_not_mine", total.forwarded_in_not_mine),
     ];

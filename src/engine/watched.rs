@@ -2,9 +2,9 @@
 //! ([`super::watch`]).
 //!
 //! Commands do not ask whether somebody watches. Two words that they look at in any case say so:
-//! one says that a request needs more than to be done (the other reason is that answers wait for
-//! replicas), the other that uses of keys are counted by prefix. So a server that nobody watches
-//! pays nothing.
+//! one says that a request needs more than to be done (other reasons are that answers wait for
+//! replicas, and that a lease has ended), the other that uses of keys are counted by prefix. So a
+//! server that nobody watches pays nothing.
 //!
 //! Noted is what clients ask for here, by whichever protocol and user. What a replica applies was
 //! done elsewhere, and is noted there.
@@ -26,6 +26,10 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) const ACKS: u8 = 1;
 /// Somebody watches.
 const WATCHED: u8 = 2;
+/// Strong mode: what is read is held, too.
+pub(super) const STRONG: u8 = 4;
+/// Without a lease: writes that no replica acknowledges are refused.
+pub(super) const NO_LEASE: u8 = 8;
 
 /// What was known before a request was done.
 struct Before {
@@ -123,8 +127,12 @@ impl Engine {
         request: &Request<'c>,
         resume: u32,
     ) -> Outcome {
+        if let Some(outcome) = self.refuse_without_lease(call, request) {
+            return outcome;
+        }
         let before = self.look_before(call, request);
         let outcome = match self.ack_replicas(request) {
+            replicas if self.is_strong(request) => self.perform_strongly(call, request, resume, replicas),
             0 => self.perform_aside(call, request, resume),
             replicas => self.perform_held(call, request, resume, replicas),
         };

@@ -119,6 +119,13 @@ pub enum Refusal {
     /// A write whose answer was still held when this server became a replica. Whether the new
     /// primary has it is not known here.
     Demoted,
+    /// A read in strong mode at a server that is not the primary, or not for all of the time of the
+    /// read.
+    ReadElsewhere,
+    /// A read in strong mode without a lease.
+    NoLeaseToRead,
+    /// A write that no replica acknowledges, without a lease, where the policy refuses that.
+    NoLeaseToWrite,
 }
 
 const ORDERS_BY_CONTROL_SOCKET_ONLY: &[u8] =
@@ -126,6 +133,16 @@ const ORDERS_BY_CONTROL_SOCKET_ONLY: &[u8] =
     use remora ctl on the server's host, as its user or root; or start the server with --orders-from-loopback\r\n";
 const ORDERS_FROM_THIS_HOST_ONLY: &[u8] =
     b"CLIENT_ERROR replication orders are taken from this host only: use remora ctl there\r\n";
+const READ_ELSEWHERE: &[u8] =
+    b"SERVER_ERROR not confirmed: this server is not the primary of what was asked for, or has not been \
+    all the while; ask again\r\n";
+const NO_LEASE_TO_READ: &[u8] =
+    b"SERVER_ERROR no lease: no locator has confirmed of late that this server is the primary, so what it \
+    has may be old; ask again, and see that a locator runs\r\n";
+const NO_LEASE_TO_WRITE: &[u8] =
+    b"SERVER_ERROR no lease: no locator has confirmed of late that this server is the primary, and the \
+    policy refuses writes that no replica acknowledges; nothing was done: ask again, see that a locator \
+    runs, or ask for an acknowledgement\r\n";
 
 impl Refusal {
     /// Its line in the text protocol without what only that protocol needs.
@@ -201,6 +218,9 @@ impl Refusal {
                 b"SERVER_ERROR not acknowledged: this server became a replica before enough others had \
                 it; it may be lost\r\n"
             }
+            Refusal::ReadElsewhere => READ_ELSEWHERE,
+            Refusal::NoLeaseToRead => NO_LEASE_TO_READ,
+            Refusal::NoLeaseToWrite => NO_LEASE_TO_WRITE,
         }
     }
 }

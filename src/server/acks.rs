@@ -10,10 +10,10 @@ use super::table::Token;
 use super::worker::Worker;
 use crate::base::limits::{ACK_PAUSE_MICROSECONDS_MAX, ACK_PAUSE_MICROSECONDS_MIN, ACK_REPLICAS_MAX};
 use crate::engine::acks::{Holders, Judge};
-use crate::engine::{Output, WorkerStats};
+use crate::engine::{Engine, Output, WorkerStats};
 use crate::replication::REPLICAS_MAX;
 use crate::replication::board::{Board, BoardView};
-use crate::store::{Store, Turn};
+use crate::store::Turn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,11 +55,11 @@ impl Holding {
         self.until.is_some_and(|until| Instant::now() >= until)
     }
 
-    fn judge<'a>(&'a mut self, store: &'a Store) -> Judge<'a> {
+    fn judge<'a>(&'a mut self, engine: &'a Engine) -> Judge<'a> {
         self.board.refresh();
         let now = *self.now.get_or_insert_with(Instant::now);
         let ending = self.until.is_some_and(|until| now >= until);
-        Judge { holders: &self.board, now, ending, reigns: store }
+        Judge { holders: &self.board, now, ending, reigns: engine.store(), lease: engine.lease() }
     }
 }
 
@@ -73,14 +73,14 @@ impl Service<'_> {
     }
 
     fn resolve_held(&mut self, output: &mut Output) {
-        let resolved = output.resolve(&self.holding.judge(self.shared.engine.store()));
+        let resolved = output.resolve(&self.holding.judge(&self.shared.engine));
         self.stats.acks_ended.add(resolved.answers as u64);
         self.stats.acks_timed_out.add(resolved.failed as u64);
     }
 
     /// Whether there is something to let go of.
     pub fn is_resolvable(&mut self, output: &Output) -> bool {
-        output.is_resolvable(&self.holding.judge(self.shared.engine.store()))
+        output.is_resolvable(&self.holding.judge(&self.shared.engine))
     }
 
     /// The connection ends, so its held answers are dropped.

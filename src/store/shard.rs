@@ -157,7 +157,7 @@ impl Shard {
 
     /// Where the next record goes. Exact with the lock held.
     #[inline]
-    pub(super) fn head(&self) -> u64 {
+    pub fn head(&self) -> u64 {
         self.hot.ends.head()
     }
 

@@ -4,10 +4,13 @@ mod any;
 #[path = "../support/etcd.rs"]
 #[allow(dead_code)] // a part of it is used here
 mod etcd;
+mod lease;
 mod life;
+mod linear;
 mod member;
 mod operators;
 mod scripted;
+mod strong;
 mod survive;
 mod told;
 

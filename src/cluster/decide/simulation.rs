@@ -83,7 +83,7 @@ impl World {
             heal_delay_ms: random.u64(500..4000),
             unclean_after_ms: (random.u8(0..4) == 0).then(|| random.u64(1000..5000)),
             copies_at_once: random.u8(1..5),
-            copy_mib_per_second: None,
+            ..Policy::default()
         };
         let map = Map::born("c".into(), 1 << random.u8(0..4), policy);
         let (shards, map_acks) = (map.shards.len(), map.policy.acks);

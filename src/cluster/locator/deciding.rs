@@ -243,13 +243,15 @@ impl Deciding {
             let incarnation = &known.introduction.incarnation;
             let taken = decisions.reported(incarnation, &report, now);
             let lease = decisions.lease(incarnation).filter(|_| is_sure);
-            taken.map(|()| Some((lease?, decisions.map().generation)))
+            taken.map(|()| Some((lease?, decisions.map().generation, decisions.map().version)))
         });
         known.report = Some(report);
         say(
             &known.outbox,
             match lease {
-                Some(Ok(Some((milliseconds, generation)))) => Message::Lease { sent, milliseconds, generation },
+                Some(Ok(Some((milliseconds, generation, map_version)))) => {
+                    Message::Lease { sent, milliseconds, generation, map_version }
+                }
                 Some(Err(words)) => Message::Refused(words),
                 Some(Ok(None)) | None => Message::NotInCharge { in_charge },
             },

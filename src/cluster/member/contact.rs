@@ -1,7 +1,8 @@
 //! The connection to one locator. A thread of its own: a locator that is silent costs the others
 //! nothing.
 
-use super::known::{Known, boot_milliseconds};
+use super::known::{Known, Renewal};
+use crate::base::time::boot_milliseconds;
 use crate::cluster::map::Map;
 use crate::cluster::report::Introduction;
 use crate::cluster::wire::{Message, WireError};
@@ -135,9 +136,9 @@ impl Contact {
 
     fn heard(&mut self, message: Message) -> Result<(), Lost> {
         let taken = match message {
-            Message::Lease { sent, milliseconds, generation } => {
+            Message::Lease { sent, milliseconds, generation, map_version } => {
                 self.told = None;
-                self.known.take_lease(sent, milliseconds, generation)
+                self.known.take_lease(Renewal { sent, milliseconds, generation, map_version })
             }
             Message::Map(text) => match Map::of_text(text.as_bytes()) {
                 Ok(map) => self.known.take_map(map),

@@ -1,18 +1,18 @@
 //! What the threads of a member share: the latest map, the report of now, and the lease.
+//!
+//! **A lease goes with a map.** A server that was away, and is heard again, may have roles that
+//! others have by now. The locator grants it a lease for the roles of its latest map all the same.
+//! So a lease counts only once this server has ended what the map of that version takes away from
+//! it ([`Known::settle`]). It counts from the sending of the report that has renewed it.
 
-use crate::cluster::map::Map;
+use crate::base::lease::Lease;
+use crate::base::time::boot_milliseconds;
+use crate::cluster::map::{Consistency, Map, WithoutLease};
 use crate::cluster::report::Report;
 use crate::replication::report::Report as Rows;
-use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// Milliseconds of a clock that goes on while the host sleeps.
-pub fn boot_milliseconds() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-}
 
 /// See the module.
 pub struct Known {
@@ -20,6 +20,8 @@ pub struct Known {
     shards: usize,
     /// Of the latest map. Follows it while the lock is held.
     version: AtomicU64,
+    /// Where workers look.
+    lease: Arc<Lease>,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -35,9 +37,26 @@ struct State {
     /// It is sure of its roles until then.
     lease_until: u64,
     lease_milliseconds: u64,
+    /// The version of a map, and until when the lease is once that map is settled.
+    pending: Option<(u64, u64)>,
+    /// What the map of this version takes away has ended here.
+    settled: u64,
     /// Why a locator does not want this server.
     refused: Option<String>,
     is_ending: bool,
+}
+
+/// A locator has renewed the lease.
+#[derive(Debug, Clone, Copy)]
+pub struct Renewal {
+    /// When the report was sent that has renewed it.
+    pub sent: u64,
+    /// For how long, from then on.
+    pub milliseconds: u64,
+    /// The locator's.
+    pub generation: u64,
+    /// Of the map with whose roles it goes.
+    pub map_version: u64,
 }
 
 /// Why a map is not taken.
@@ -71,8 +90,10 @@ pub enum NotTaken {
 
 impl Known {
     /// Of the process with this incarnation, whose store has so many shards.
-    pub fn new(own: String, shards: usize) -> Known {
-        Known { own, shards, version: AtomicU64::new(0), state: Mutex::default(), changed: Condvar::new() }
+    /// Workers look at `lease`, which has ended until a locator grants one.
+    pub fn new(own: String, shards: usize, lease: Arc<Lease>) -> Known {
+        lease.set_until(0);
+        Known { own, shards, version: AtomicU64::new(0), lease, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// This process's incarnation.
@@ -120,16 +141,38 @@ impl Known {
         Ok(())
     }
 
-    /// A locator has renewed the lease, by a report that was sent at that moment.
-    pub fn take_lease(&self, sent: u64, milliseconds: u64, generation: u64) -> Result<(), NotTaken> {
+    /// A locator has renewed the lease.
+    pub fn take_lease(&self, renewal: Renewal) -> Result<(), NotTaken> {
+        let Renewal { sent, milliseconds, generation, map_version } = renewal;
         let mut state = self.state();
         if generation < state.generation {
             return Err(NotTaken::Generation { theirs: generation, ours: state.generation });
         }
         (state.generation, state.refused) = (generation, None);
-        state.lease_until = state.lease_until.max(sent.saturating_add(milliseconds));
         state.lease_milliseconds = milliseconds;
+        let until = sent.saturating_add(milliseconds);
+        if map_version <= state.settled {
+            self.extend(&mut state, until);
+        } else {
+            let (version, before) = state.pending.unwrap_or((0, 0));
+            state.pending = Some((map_version.max(version), until.max(before)));
+        }
         Ok(())
+    }
+
+    /// What the map of this version takes away from this server has ended.
+    pub fn settle(&self, version: u64) {
+        let mut state = self.state();
+        state.settled = state.settled.max(version);
+        let settled = state.settled;
+        if let Some((_, until)) = state.pending.take_if(|(version, _)| *version <= settled) {
+            self.extend(&mut state, until);
+        }
+    }
+
+    fn extend(&self, state: &mut State, until: u64) {
+        state.lease_until = state.lease_until.max(until);
+        self.lease.set_until(state.lease_until);
     }
 
     /// For how long a lease is granted, once one was.
@@ -196,6 +239,11 @@ impl Rows for Known {
         emit("cluster_map_confirmed", &state.report.map_version.to_string());
         emit("cluster_generation", &state.generation.to_string());
         emit("cluster_lease_ms", &state.lease_until.saturating_sub(boot_milliseconds()).to_string());
+        let policy = state.map.as_ref().map(|map| (map.policy.consistency, map.policy.without_lease));
+        let (consistency, without_lease) = policy.unwrap_or_default();
+        let is_strong = consistency == Consistency::Strong;
+        emit("cluster_consistency", if is_strong { "strong" } else { "cached" });
+        emit("cluster_without_lease", if without_lease == WithoutLease::Refuse { "refuse" } else { "serve" });
         emit("cluster_refused", state.refused.as_deref().unwrap_or("none"));
         emit("cluster_failures", &state.report.failures.len().to_string());
         if let Some(failure) = state.report.failures.first() {
@@ -213,9 +261,13 @@ mod tests {
         Map { version, generation, ..Map::born(cluster.into(), 4, Policy::default()) }
     }
 
+    fn renewal(sent: u64, milliseconds: u64, generation: u64) -> Renewal {
+        Renewal { sent, milliseconds, generation, map_version: 0 }
+    }
+
     #[test]
     fn maps_and_generations_never_go_back() {
-        let known = Known::new("own".into(), 4);
+        let known = Known::new("own".into(), 4, Arc::default());
         let version = || {
             let of_map = known.map().map_or(0, |map| map.version);
             assert_eq!(known.version(), of_map, "known without a lock");
@@ -224,9 +276,9 @@ mod tests {
         assert_eq!(known.take_map(map("c", 5, 2)), Ok(()));
         assert_eq!((known.take_map(map("c", 4, 2)), version()), (Ok(()), 5), "of before");
         assert_eq!(known.take_map(map("c", 9, 1)), Err(NotTaken::Generation { theirs: 1, ours: 2 }));
-        assert_eq!(known.take_lease(0, 1000, 4), Ok(()));
+        assert_eq!(known.take_lease(renewal(0, 1000, 4)), Ok(()));
         assert_eq!(known.take_map(map("c", 9, 3)), Err(NotTaken::Generation { theirs: 3, ours: 4 }));
-        assert_eq!(known.take_lease(0, 1000, 3), Err(NotTaken::Generation { theirs: 3, ours: 4 }));
+        assert_eq!(known.take_lease(renewal(0, 1000, 3)), Err(NotTaken::Generation { theirs: 3, ours: 4 }));
         assert_eq!((known.take_map(map("c", 9, 4)), version()), (Ok(()), 9));
         let other = NotTaken::OtherCluster { theirs: "d".into(), ours: "c".into() };
         assert_eq!((known.take_map(map("d", 10, 4)), version()), (Err(other), 9));
@@ -234,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_map_of_another_number_of_shards_is_not_taken() {
-        let known = Known::new("own".into(), 8);
+        let known = Known::new("own".into(), 8, Arc::default());
         let why = known.take_map(map("c", 1, 1)).unwrap_err();
         assert_eq!(why, NotTaken::Shards { theirs: 4, ours: 8 });
         assert!(why.to_string().contains("--shards 4") && known.map().is_none());
@@ -242,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_lease_counts_from_the_sending_of_the_report() {
-        let known = Known::new("own".into(), 4);
+        let known = Known::new("own".into(), 4, Arc::default());
         let left = || {
             let mut left = String::new();
             known.rows(&mut |name, value| {
@@ -253,9 +305,31 @@ mod tests {
             left.parse::<u64>().unwrap()
         };
         let now = boot_milliseconds();
-        known.take_lease(now.saturating_sub(60_000), 90_000, 1).unwrap();
+        known.take_lease(renewal(now.saturating_sub(60_000), 90_000, 1)).unwrap();
         assert!((1..=30_000).contains(&left()), "{}", left());
-        known.take_lease(now.saturating_sub(70_000), 60_000, 1).unwrap();
+        known.take_lease(renewal(now.saturating_sub(70_000), 60_000, 1)).unwrap();
         assert!(left() > 0, "an answer that comes late takes nothing away");
+    }
+
+    /// A server that was away is granted a lease for the roles of a map that has others in its
+    /// place.
+    #[test]
+    fn a_lease_counts_once_what_its_map_takes_away_has_ended() {
+        let lease = Arc::new(Lease::default());
+        assert!(lease.is_in_force(), "without a cluster");
+        let known = Known::new("own".into(), 4, lease.clone());
+        assert!(!lease.is_in_force(), "before any was granted");
+        let now = boot_milliseconds();
+        let of_map = |sent, map_version| Renewal { sent, milliseconds: 60_000, generation: 1, map_version };
+        known.settle(5);
+        known.take_lease(of_map(now, 6)).unwrap();
+        assert!(!lease.is_in_force(), "map 6 is not settled");
+        known.take_lease(of_map(now, 7)).unwrap();
+        known.settle(6);
+        assert!(!lease.is_in_force(), "one of the two is for map 7");
+        known.settle(7);
+        assert!(lease.is_in_force());
+        known.take_lease(of_map(now + 1, 7)).unwrap();
+        assert_eq!(known.state().lease_until, now + 60_001, "at once");
     }
 }

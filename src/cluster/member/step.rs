@@ -168,6 +168,18 @@ pub fn plan(map: &Map, duties: &[Duty], here: &Holdings, store: &Store, given_up
     Plan { failures: failed.into_iter().map(failure).collect(), steps }
 }
 
+/// Whether this server takes writes only where these duties say so: what they take away from it has
+/// ended.
+pub fn is_settled(duties: &[Duty], here: &Holdings) -> bool {
+    let is_its = |shard: usize| match &duties[shard] {
+        // One whose hand-over has failed goes on in a later term than the map's.
+        Duty::Primary { term } => here.term(shard) >= *term,
+        Duty::Heir { term, .. } => here.term(shard) == *term,
+        Duty::Replica { .. } | Duty::Wait | Duty::Absent { .. } => false,
+    };
+    here.primary().iter().all(is_its)
+}
+
 /// Why a term cannot be begun in a shard, whatever is tried.
 fn cannot(duty: &Duty, here: &Holdings, shard: usize) -> Option<(u32, &'static str)> {
     let Duty::Heir { term, least_term, is_enough, .. } = duty else { return None };

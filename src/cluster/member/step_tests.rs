@@ -237,3 +237,28 @@ fn another_than_the_primary_has_nobody_emptied() {
     let empty = empty_for(0);
     assert_eq!(refused_by(0), [Step { change: empty, shards: all() }]);
 }
+
+#[test]
+fn a_map_is_settled_once_nothing_is_taken_that_it_gives_to_others() {
+    let settled = |map: &Map, me: ServerId, here: &Holdings| {
+        let place = Place::of(map, &incarnation_of([me as u8; 16]));
+        is_settled(&(0..SHARDS).map(|shard| place.duty(map, shard)).collect::<Vec<_>>(), here)
+    };
+    let (open, closed) = (Holdings::made(SHARDS, all(), vec![]), Holdings::made(SHARDS, ShardSet::default(), vec![]));
+    assert!(settled(&map(&[]), 0, &open), "it is the primary");
+    assert!(!settled(&map(&[]), 1, &open) && settled(&map(&[]), 1, &closed), "it was away, and is a replica by now");
+    assert!(!settled(&map(&[]), 3, &open), "it has nothing by now");
+    let mut later = map(&[]);
+    later.shards[2].term = 3;
+    assert!(!settled(&later, 0, &open), "of an earlier term");
+    later.shards[2].term = 1;
+    assert!(settled(&later, 0, &open), "its hand-over has failed, and no map knows of its own term yet");
+    later.shards[2].term = 2;
+    let begins = |term| Some(MapChange { heir: 0, term, way: Way::Gather, least: 0, gone: 0 });
+    later.shards[2].change = begins(7);
+    assert!(!settled(&later, 0, &open), "others may have begun a term since");
+    later.shards[2].change = begins(2);
+    assert!(settled(&later, 0, &open), "it has begun what it was asked for");
+    later.shards[2].change = Some(MapChange { heir: 1, term: 7, way: Way::Gather, least: 0, gone: 0 });
+    assert!(!settled(&later, 0, &open), "it is passed over");
+}

@@ -18,7 +18,7 @@ use super::super::locator::secret;
 use super::super::output::{print, say};
 use crate::cluster::client::{Decided, Question, ask};
 use crate::cluster::decide::{Command, Status};
-use crate::cluster::map::{Map, Policy};
+use crate::cluster::map::{Consistency, Map, Policy, WithoutLease};
 use crate::replication::secret::Secret;
 use anyhow::{Context, ensure};
 use std::path::PathBuf;
@@ -62,6 +62,14 @@ pub enum What {
         /// Milliseconds without a word after which a server counts as dead
         #[arg(long, value_name = "MILLISECONDS", default_value_t = Policy::default().lease_ms)]
         lease: u64,
+        /// What a read shows: what its server has, or, strong, what so many replicas as --acks says
+        /// have acknowledged, from a server that is sure to be the primary
+        #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+        consistency: Consistency,
+        /// What becomes of writes that no replica acknowledges, at a server that no locator has
+        /// heard of late
+        #[arg(long, value_enum, value_name = "HOW", default_value_t)]
+        without_lease: WithoutLease,
         /// Give shards to no server yet
         #[arg(long)]
         empty: bool,
@@ -226,9 +234,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let secret = secret(args.secret_file.as_deref())?;
     let asking = Asking { locators: &args.locators, secret, wait: Duration::from_secs(args.wait), json: args.json };
     match args.what.clone() {
-        What::Init { shards, replicas, acks, lease, empty, no_wait } => {
+        What::Init { shards, replicas, acks, lease, consistency, without_lease, empty, no_wait } => {
             ensure!(shards.is_power_of_two(), "--shards {shards}: their number is a power of two");
-            let policy = Policy { replicas, acks, lease_ms: lease, ..Policy::default() };
+            let lease_ms = lease;
+            let policy = Policy { replicas, acks, lease_ms, consistency, without_lease, ..Policy::default() };
+            policy.check().map_err(anyhow::Error::msg)?;
             init(&asking, shards, policy, empty)?;
             if empty || no_wait { Ok(()) } else { waiting::wait(&asking, &Awaited::default()) }
         }

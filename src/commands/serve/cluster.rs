@@ -78,6 +78,7 @@ pub fn start(
     args: &Args,
     plan: &Plan,
     store: &Arc<Store>,
+    engine: &Arc<Engine>,
     node: &RunningNode,
     offer: Option<&Arc<Offer>>,
     clients: Option<SocketAddr>,
@@ -99,8 +100,15 @@ pub fn start(
     };
     let locators = args.cluster.locators.clone();
     let config = MemberConfig { locators, secret: plan.secret().clone(), introduction, clients };
-    let parts =
-        Parts { store: store.clone(), node: node.node().clone(), offer: offer.clone(), board: plan.board().clone() };
+    let heeding = engine.clone();
+    let parts = Parts {
+        store: store.clone(),
+        lease: engine.lease().clone(),
+        heed: Arc::new(move |sureness| heeding.set_sureness(sureness)),
+        node: node.node().clone(),
+        offer: offer.clone(),
+        board: plan.board().clone(),
+    };
     Member::start(config, parts).context("cannot take part in the cluster; raise `ulimit -u`").map(Some)
 }
 

@@ -318,7 +318,7 @@ impl Plan {
             NodeConfig { follow: self.follow_config(), offer: offer.as_ref().map(|running| running.offer().clone()) };
         let node =
             Node::start(config, joined.map(Admitted::from), store.clone()).context("cannot start replication")?;
-        let member = cluster::start(args, self, store, &node, offer.as_ref().map(Running::offer), clients)?;
+        let member = cluster::start(args, self, store, engine, &node, offer.as_ref().map(Running::offer), clients)?;
         let name = cluster::name(args, self, clients);
         cluster::connect(engine, node.node(), member.as_ref(), name, self.orders_from);
         Ok(Replicating { _member: member, node, offer })

@@ -6,10 +6,10 @@ use crate::base::time::UnixSeconds;
 use crate::engine::host::Nobody;
 use crate::engine::{Attempt, Context, Output, Settings, WorkerStats};
 use crate::protocol::{Parsed, parse};
-use crate::store::StoreConfig;
+use crate::store::{Store, StoreConfig};
 
 /// One replica that has applied all of every shard but one.
-struct AllBut(usize);
+pub(in crate::engine) struct AllBut(pub usize);
 
 impl Holders for AllBut {
     fn holders(&self, shard: usize, _position: u64) -> usize {
@@ -17,9 +17,9 @@ impl Holders for AllBut {
     }
 }
 
-const SHARDS: usize = 4;
+pub(in crate::engine) const SHARDS: usize = 4;
 
-fn engine(replicas: u8) -> Engine {
+pub(in crate::engine) fn engine(replicas: u8) -> Engine {
     let store = Store::new(StoreConfig {
         memory_bytes: 16 << 20,
         item_bytes_max: 1 << 16,
@@ -32,7 +32,7 @@ fn engine(replicas: u8) -> Engine {
 }
 
 /// Execute the requests on `lines` in one turn; what the last one has put out.
-fn output(engine: &Engine, lines: &str) -> Output {
+pub(in crate::engine) fn output(engine: &Engine, lines: &str) -> Output {
     let mut seat = engine.store().join();
     let turn = seat.turn();
     let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
@@ -69,10 +69,16 @@ fn output(engine: &Engine, lines: &str) -> Output {
 
 /// Of the last of the requests on `lines`: its answer, and the shards each of which it waits
 /// for.
-fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
+pub(in crate::engine) fn waits_for(engine: &Engine, lines: &str) -> (String, Vec<usize>) {
     let mut output = output(engine, lines);
     let waits = |shard: &usize| {
-        let judge = Judge { holders: &AllBut(*shard), now: Instant::now(), ending: false, reigns: engine.store() };
+        let judge = Judge {
+            holders: &AllBut(*shard),
+            now: Instant::now(),
+            ending: false,
+            reigns: engine.store(),
+            lease: engine.lease(),
+        };
         output.is_holding() && !output.is_resolvable(&judge)
     };
     let shards = (0..SHARDS).filter(waits).collect();
@@ -131,7 +137,13 @@ fn what_wrote_is_held_and_nothing_else() {
 fn what_an_earlier_reign_has_written_is_never_acknowledged() {
     let engine = engine(1);
     let holders = AllBut(SHARDS);
-    let judge = || Judge { holders: &holders, now: Instant::now(), ending: false, reigns: engine.store() };
+    let judge = || Judge {
+        holders: &holders,
+        now: Instant::now(),
+        ending: false,
+        reigns: engine.store(),
+        lease: engine.lease(),
+    };
     let shards_of_a = [engine.store().locate(b"a").place.shard() as usize];
     for lines in ["set a 0 0 1\r\n1\r\n", "flush_all\r\n", "wait 1 60000\r\n"] {
         let mut held = output(&engine, lines);
@@ -152,7 +164,13 @@ fn wait_asks_for_the_shards_that_take_writes_here() {
     assert_eq!(waits_for(&engine, "wait 1 60000\r\n").1, [0, 2]);
     let mut held = output(&engine, "wait 1 60000\r\n");
     engine.store().open_gates([1]);
-    let judge = Judge { holders: &AllBut(1), now: Instant::now(), ending: false, reigns: engine.store() };
+    let judge = Judge {
+        holders: &AllBut(1),
+        now: Instant::now(),
+        ending: false,
+        reigns: engine.store(),
+        lease: engine.lease(),
+    };
     assert_eq!(held.resolve(&judge).failed, 0, "what is opened later is not asked for");
     assert_eq!(*held.bytes(), b"REPLICAS 1\r\n");
 }
@@ -209,6 +227,10 @@ impl Reigns for Reached {
     fn fate(&self, shard: usize, reign: Reign) -> Fate {
         if self.0[shard] > reign { Fate::Lost } else { Fate::Here }
     }
+
+    fn is_open(&self, _shard: usize) -> bool {
+        true
+    }
 }
 
 /// The same fate in each shard.
@@ -217,6 +239,10 @@ struct Fated(Fate);
 impl Reigns for Fated {
     fn fate(&self, _shard: usize, _reign: Reign) -> Fate {
         self.0
+    }
+
+    fn is_open(&self, _shard: usize) -> bool {
+        true
     }
 }
 
@@ -237,11 +263,13 @@ fn a_write_waits_for_enough_replicas_or_until_its_time_is_over() {
         within: Duration::from_millis(50),
     };
     let (applied, reigns) = (Applied(vec![99, 100, 101]), Reached(vec![FIRST.next(), FIRST]));
+    let lease = Lease::default();
     let judge = |milliseconds| Judge {
         holders: &applied,
         now: since + Duration::from_millis(milliseconds),
         ending: false,
         reigns: &reigns,
+        lease: &lease,
     };
     assert_eq!(held(WRITE, 2).verdict(&judge(0)), Verdict::Stands);
     assert_eq!(held(WRITE, 3).verdict(&judge(49)), Verdict::Waits);
@@ -262,7 +290,8 @@ fn what_is_judged_after_its_gate_has_changed_is_in_doubt_whoever_has_it() {
     let (second, third) = (FIRST.next(), FIRST.next().next());
     // Shard 1 was closed, then opened again.
     let (applied, reigns) = (Applied(vec![100]), Reached(vec![FIRST, third, FIRST]));
-    let judge = Judge { holders: &applied, now: Instant::now(), ending: false, reigns: &reigns };
+    let judge =
+        Judge { holders: &applied, now: Instant::now(), ending: false, reigns: &reigns, lease: &Lease::default() };
     for kind in [WRITE, Kind::Count] {
         let has_it = if kind == WRITE { Verdict::Stands } else { Verdict::Counted(1) };
         for (goal, reign, verdict) in [
@@ -295,7 +324,7 @@ fn what_an_heir_goes_on_from_is_held_by_this_server_too() {
     ] {
         for goal in [Goal::Shard { shard: 1, position: 100 }, Goal::All([0, 100, 0].into())] {
             let holders = Having([0, having, 0]);
-            let judge = Judge { holders: &holders, now: since, ending: false, reigns: &Fated(fate) };
+            let judge = Judge { holders: &holders, now: since, ending: false, reigns: &Fated(fate), lease: &Lease::default() };
             let held = Held { kind: WRITE, goal, reign: FIRST, replicas, since, within: Duration::MAX };
             assert_eq!(held.verdict(&judge), verdict, "{fate:?}: {replicas} of {having}");
         }
@@ -319,7 +348,13 @@ fn a_gate_that_is_closed_while_an_answer_is_judged_leaves_it_in_doubt() {
         let config = StoreConfig { memory_bytes: 1 << 20, shards: Some(2), ..StoreConfig::default() };
         let store = Store::new(StoreConfig { item_bytes_max: 1 << 10, ..config }).unwrap();
         let reign = store.reign();
-        let judge = Judge { holders: &Closing(&store), now: Instant::now(), ending: false, reigns: &store };
+        let judge = Judge {
+            holders: &Closing(&store),
+            now: Instant::now(),
+            ending: false,
+            reigns: &store,
+            lease: &Lease::default(),
+        };
         let (since, within) = (judge.now, Duration::MAX);
         let held = Held { kind: WRITE, goal, reign, replicas: 1, since, within };
         assert_eq!(held.verdict(&judge), Verdict::Demoted);
@@ -353,7 +388,8 @@ fn each_shard_is_held_by_enough_replicas_of_its_own() {
         ([0, 3, 3], Kind::Count, Verdict::Waits),
     ] {
         let (having, reigns) = (Having(having), Reached(vec![FIRST; 3]));
-        let judge = Judge { holders: &having, now: held.since, ending: false, reigns: &reigns };
+        let judge =
+            Judge { holders: &having, now: held.since, ending: false, reigns: &reigns, lease: &Lease::default() };
         let held = Held { kind, goal: Goal::All([100, 101, 0].into()), ..held };
         assert_eq!(held.verdict(&judge), verdict);
     }

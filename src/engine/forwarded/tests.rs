@@ -126,7 +126,13 @@ impl Scene {
     /// Where so many replicas have everything, and so much time has gone by.
     fn resolve(&mut self, replicas: usize, later: Duration) -> Resolved {
         let (holders, now) = (&Have(replicas), Instant::now() + later);
-        self.output.resolve(&Judge { holders, now, ending: false, reigns: self.engine.store() })
+        self.output.resolve(&Judge {
+            holders,
+            now,
+            ending: false,
+            reigns: self.engine.store(),
+            lease: self.engine.lease(),
+        })
     }
 
     /// What the client gets.

@@ -3,6 +3,7 @@
 mod forwarded;
 
 use super::*;
+use crate::base::lease::Lease;
 use crate::base::limits::HELD_ANSWERS_MAX;
 use crate::base::time::UnixSeconds;
 use crate::engine::acks::{Goal, Holders, Kind, Reigns};
@@ -174,13 +175,18 @@ impl Reigns for Unchanged {
     fn fate(&self, _shard: usize, _reign: Reign) -> Fate {
         Fate::Here
     }
+
+    fn is_open(&self, _shard: usize) -> bool {
+        true
+    }
 }
 
 /// One replica has applied everything below `below`; the answers that [`held`] made have waited for
 /// so long.
 fn resolve(output: &mut Output, below: u64, waited: Duration) -> (usize, usize) {
     let holders = Applied { replicas: 1, below };
-    let judge = Judge { holders: &holders, now: since() + waited, ending: false, reigns: &Unchanged };
+    let judge =
+        Judge { holders: &holders, now: since() + waited, ending: false, reigns: &Unchanged, lease: &Lease::default() };
     assert_eq!(output.is_resolvable(&judge), output.resolve(&judge).answers > 0 || !output.loans.is_empty());
     // Asked again, for what was let go of above is let go of.
     assert_eq!(output.resolve(&judge), Resolved::default());
@@ -259,7 +265,8 @@ fn what_is_not_acknowledged_in_time_becomes_an_error_in_its_place() {
     assert_eq!(resolve(&mut output, 200, NO_TIME), (5, 1));
     assert_eq!(sent(&mut output, 1), "0");
     let holders = Applied { replicas: 1, below: 200 };
-    let judge = Judge { holders: &holders, now: since() + WITHIN, ending: false, reigns: &Unchanged };
+    let judge =
+        Judge { holders: &holders, now: since() + WITHIN, ending: false, reigns: &Unchanged, lease: &Lease::default() };
     assert_eq!(output.resolve(&judge), Resolved { answers: 5, failed: 3 });
     let error = |count, wanted| {
         format!(

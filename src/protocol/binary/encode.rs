@@ -190,7 +190,11 @@ pub fn refused(out: &mut Vec<u8>, head: Head, refusal: Refusal) {
         Refusal::TooLarge => Status::TooLarge,
         Refusal::OutOfMemory => Status::OutOfMemory,
         Refusal::FlushOff | Refusal::Unauthenticated => Status::Forbidden,
-        Refusal::FollowsNobody | Refusal::Demoted => return packet(out, head, Status::Failed, refusal.words()),
+        Refusal::FollowsNobody
+        | Refusal::Demoted
+        | Refusal::ReadElsewhere
+        | Refusal::NoLeaseToRead
+        | Refusal::NoLeaseToWrite => return packet(out, head, Status::Failed, refusal.words()),
         _ => return packet(out, head, Status::Invalid, refusal.words()),
     };
     failed(out, head, status);

@@ -315,9 +315,13 @@ impl Service<'_> {
                 Outcome::Resume(offset) => attempt.resume = offset,
                 Outcome::Park(offset) => return Tried::NoRoom(offset),
                 Outcome::Elsewhere(closed) => return Tried::Elsewhere(closed),
-                _ => return Tried::Done,
+                _ => break,
             }
         }
+        if output.is_in_parts() {
+            output.end_parts(output.last_line());
+        }
+        Tried::Done
     }
 
     /// Answer those that replicas have, or that have waited long enough.

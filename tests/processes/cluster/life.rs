@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-const SHARDS: usize = 8;
+pub(super) const SHARDS: usize = 8;
 const LEASE_MILLISECONDS: u64 = 1000;
 const WRITERS: usize = 2;
 const KEYS: usize = 400;
@@ -51,9 +51,14 @@ impl Locator {
         Locator { child, address }
     }
 
-    pub(super) fn terminate(&mut self) {
-        let status = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+    /// STOP or CONT, for example.
+    pub(super) fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
         assert!(status.expect("kill(1) runs").success());
+    }
+
+    pub(super) fn terminate(&mut self) {
+        self.signal("TERM");
         wait_until("the locator ends", || self.child.try_wait().expect("our own child").ok_or("it runs"));
     }
 }
@@ -78,9 +83,14 @@ impl Site {
     }
 
     pub(super) fn born(locators: &[&Locator], names: &[&str]) -> Site {
+        Site::born_with(locators, names, Policy::default())
+    }
+
+    /// With this policy, but for the times.
+    pub(super) fn born_with(locators: &[&Locator], names: &[&str], policy: Policy) -> Site {
         let mut site = Site::of(locators);
         names.iter().for_each(|name| site.start(name));
-        let policy = Policy { lease_ms: LEASE_MILLISECONDS, heal_delay_ms: 500, ..Policy::default() };
+        let policy = Policy { lease_ms: LEASE_MILLISECONDS, heal_delay_ms: 500, ..policy };
         site.ask(&Question::Init { shards: SHARDS, policy }).expect("it is born");
         wait_until("all have found the locator", || {
             let found = site.status().servers.len();
@@ -271,7 +281,7 @@ pub(super) fn under_writes(site: &mut Site, happen: impl FnOnce(&mut Site, &Writ
     assert!(checked > 0);
 }
 
-fn shard_of(key: &str, shards: usize) -> usize {
+pub(super) fn shard_of(key: &str, shards: usize) -> usize {
     ((u128::from(remora::base::hash::shard_hash(key.as_bytes())) * shards as u128) >> 64) as usize
 }
 
@@ -406,6 +416,8 @@ fn operators_are_answered_in_words_and_in_json() {
     assert!(operator(&locator, &["init", "--shards", "7"]).unwrap_err().contains("power of two"));
     let wrong = operator(&locator, &["init", "--replicas", "1", "--acks", "2"]).unwrap_err();
     assert!(wrong.contains("acknowledge"), "{wrong}");
+    let weak = operator(&locator, &["init", "--acks", "0", "--consistency", "strong"]).unwrap_err();
+    assert!(weak.contains("strong mode"), "{weak}");
     let born = operator(&locator, &["init", "--shards", "8", "--empty"]).expect("it is born");
     assert!(born.contains("8 shards"), "{born}");
     assert!(operator(&locator, &["init", "--shards", "8"]).unwrap_err().contains("already"));

@@ -69,7 +69,10 @@ fn a_server_does_what_the_map_says() {
     locator.wait_for_version("a", version);
     set_all(&nodes[0], "one");
     assert_eq!((held(&nodes[1]), held(&nodes[2])), (KEYS, 0));
-    assert_eq!(count(&nodes[2], "one"), KEYS, "who has nothing asks the primary");
+    wait_until("who has nothing has heard who is the primary, and asks it", || {
+        let found = count(&nodes[2], "one");
+        if found == KEYS { Ok(()) } else { Err(format!("{found} keys")) }
+    });
 
     // The primary dies; who was in step goes on.
     drop(nodes.remove(0));

@@ -157,10 +157,10 @@ fn serve(stream: TcpStream, heard: &Mutex<Heard>, is_ending: &AtomicBool) {
             }
             Ok(Message::Report { sent, report }) => {
                 let mut heard = locked(heard);
-                let generation = heard.map.as_ref().map_or(1, |map| map.generation);
+                let (generation, map_version) = heard.map.as_ref().map_or((1, 0), |map| (map.generation, map.version));
                 heard.servers.get_mut(&name).expect("it has introduced itself").1 = report;
                 drop(heard);
-                let lease = Message::Lease { sent, milliseconds: LEASE_MILLISECONDS, generation };
+                let lease = Message::Lease { sent, milliseconds: LEASE_MILLISECONDS, generation, map_version };
                 if lease.send(&mut link, soon()).is_err() {
                     return;
                 }

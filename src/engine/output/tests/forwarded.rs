@@ -17,7 +17,13 @@ fn failed(words: &str) -> Answer {
 
 /// Let go of what can be; what the socket gets then.
 fn released(output: &mut Output) -> String {
-    let judge = Judge { holders: &Applied { replicas: 0, below: 0 }, now: since(), ending: false, reigns: &Unchanged };
+    let judge = Judge {
+        holders: &Applied { replicas: 0, below: 0 },
+        now: since(),
+        ending: false,
+        reigns: &Unchanged,
+        lease: &Lease::default(),
+    };
     assert_eq!(output.resolve(&judge).answers, 0, "none waits for replicas");
     sent(output, usize::MAX)
 }
