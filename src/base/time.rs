@@ -19,6 +19,12 @@ impl UnixSeconds {
     }
 }
 
+/// Milliseconds of a clock that goes on while the host sleeps.
+pub fn boot_milliseconds() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
 /// Whole seconds of a clock that only goes forward, at the same pace whatever is done to the wall
 /// clock. Where it began means nothing: only differences do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

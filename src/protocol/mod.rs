@@ -11,6 +11,7 @@ pub mod answer;
 pub mod binary;
 pub mod datagram;
 pub mod forward;
+pub mod read_from;
 pub mod refusal;
 pub mod reply;
 pub mod request;

@@ -407,6 +407,9 @@ impl Follow {
             if self.config.gathers {
                 puller.give_up_nothing();
             }
+            if self.config.mode == Mode::Push {
+                puller.look_at_what_was_pushed();
+            }
             puller
         };
         let mut pullers: Vec<Puller<'_>> = channels.into_iter().enumerate().map(puller).collect();

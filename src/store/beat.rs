@@ -2,8 +2,28 @@
 //! write to the shard, by a thread that has nothing to wait for. A follower copies that of whom it
 //! follows instead.
 
-use super::Store;
-use crate::sys::sync::Ordering::{Relaxed, Release};
+use super::shard::Shard;
+use super::{Follower, Store};
+use crate::sys::sync::Ordering::{Acquire, Relaxed, Release};
+
+impl Shard {
+    /// By how many milliseconds what a follower has here may be behind its primary, at most, at
+    /// this time of [`crate::base::time::boot_milliseconds`]; None where that is not known.
+    pub fn behind_milliseconds(&self, now: u64) -> Option<u32> {
+        let fresh_at = self.fresh_at.load(Acquire);
+        // Both are cut to whole milliseconds.
+        let behind = now.saturating_sub(fresh_at).saturating_add(1);
+        (fresh_at > 0).then(|| behind.try_into().unwrap_or(u32::MAX))
+    }
+}
+
+impl Follower<'_> {
+    /// All that the primary had at this time is here, in milliseconds of
+    /// [`crate::base::time::boot_milliseconds`]; None: no such time is known.
+    pub fn note_fresh(&mut self, at: Option<u64>) {
+        self.shard.fresh_at.store(at.unwrap_or(0), Release);
+    }
+}
 
 impl Store {
     /// From now on clients are served here, or are not any more: the lines of the shards that take

@@ -91,7 +91,7 @@ pub use flush::Flushed;
 use flush::Flushes;
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};
-pub use history::{History, TermStart};
+pub use history::{History, Standing, TermStart};
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
 use line::CONTROL_LINE_BYTES;
 use log::{Log, table_cells};

@@ -1,17 +1,11 @@
 //! What the threads of a member share: the latest map, the report of now, and the lease.
 
+pub use crate::base::time::boot_milliseconds;
 use crate::cluster::map::Map;
 use crate::cluster::report::Report;
 use crate::replication::report::Report as Rows;
-use rustix::time::{ClockId, clock_gettime};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// Milliseconds of a clock that goes on while the host sleeps.
-pub fn boot_milliseconds() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
-}
 
 /// See the module.
 pub struct Known {

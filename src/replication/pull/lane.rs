@@ -19,6 +19,7 @@ mod looks;
 mod sink;
 mod source;
 
+use super::freshness::Freshness;
 use super::{BAD_RECORDS_MAX, Counts, LaneEnd};
 use crate::fabric::{Landing, Read};
 use crate::replication::ack::Tag;
@@ -75,6 +76,7 @@ pub struct Lane<'s> {
     doubt: Option<u64>,
     /// What the primary was told last.
     told: (u64, bool),
+    freshness: Freshness,
 }
 
 impl<'s> Lane<'s> {
@@ -87,6 +89,8 @@ impl<'s> Lane<'s> {
         memory: Memory,
         (theirs, tag): (History, Tag),
     ) -> Self {
+        let mut follower = follower;
+        follower.note_fresh(None);
         Lane {
             shard,
             source: Source::new(shard, geometry.slab_bytes, memory, follower.cursor()),
@@ -107,6 +111,7 @@ impl<'s> Lane<'s> {
             memory_missed: 0,
             doubt: None,
             told: (0, false),
+            freshness: Freshness::default(),
         }
     }
 
@@ -241,6 +246,7 @@ impl<'s> Lane<'s> {
             counts.discarded += u64::from(holds_data);
             self.sink.follower.leave_history();
         }
+        self.forget_freshness();
         self.sink.forget();
         self.source.begin_anew(from);
         self.state = State::Begins { from };
@@ -326,6 +332,7 @@ impl<'s> Lane<'s> {
         }
         moved |= std::mem::take(&mut self.follows_anew);
         self.unjudged |= moved;
+        self.note_freshness();
         Ok(moved)
     }
 
