@@ -152,7 +152,7 @@ pub enum Outcome {
     /// There is no room until memory is reclaimed: call again in the next turn, with this offset.
     /// What came before the offset (keys of a gat) is done and its answer is in the output. For a
     /// flush_all with a delay the offset is its second; for any other command nothing is done. Also
-    /// while certificates are read: the offset is the ticket. Also while a read waits for a position:
+    /// while certificates are read: the offset is the ticket; and while a read waits for a state:
     /// the offset is until when.
     Park(u32),
     /// The key at this offset (0, but for a further key of a get) is another server's: forward it,

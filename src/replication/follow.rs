@@ -371,6 +371,16 @@ impl Follow {
         }
     }
 
+    /// How a new puller is to go about it.
+    fn prepare(&self, puller: &mut Puller<'_>) {
+        if self.config.gathers {
+            puller.give_up_nothing();
+        }
+        if self.config.mode == Mode::Push {
+            puller.look_at_what_was_pushed();
+        }
+    }
+
     /// One admission, until it ends.
     fn session(
         &self,
@@ -404,12 +414,7 @@ impl Follow {
         let puller = |(number, channel): (usize, Box<dyn Channel>)| {
             let (share, silence_max) = (shares.of(number), self.config.silence_max);
             let mut puller = Puller::new(channel, store.geometry(), share, welcome.memory, silence_max);
-            if self.config.gathers {
-                puller.give_up_nothing();
-            }
-            if self.config.mode == Mode::Push {
-                puller.look_at_what_was_pushed();
-            }
+            self.prepare(&mut puller);
             puller
         };
         let mut pullers: Vec<Puller<'_>> = channels.into_iter().enumerate().map(puller).collect();

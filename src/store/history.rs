@@ -167,7 +167,8 @@ impl Shard {
         let _writer = self.lock();
         let slab_bytes = self.log.pool().slab_bytes();
         // Where a slab has no room for the record of a term, the rest of it is padded.
-        let ends = |begins: u64| if begins % slab_bytes == 0 { begins - TERM_RECORD_BYTES as u64 } else { begins };
+        let ends =
+            |begins: u64| if begins.is_multiple_of(slab_bytes) { begins - TERM_RECORD_BYTES as u64 } else { begins };
         self.lock_history().standing(term, position, self.head(), ends)
     }
 

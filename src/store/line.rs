@@ -10,9 +10,9 @@
 //! look has told it. Who follows it owes as much. 0: nothing.
 //!
 //! **Beat.** Bit 0: whoever takes the writes serves clients. Above it a count that this one moves
-//! every 100 ms, and that whoever follows copies into a line of its own; then bit 63 is set, for a
-//! copy says nothing of how old it is. A process that has stopped still shows its lines, over shared
-//! memory or RDMA: only a beat that moves says that they are of now.
+//! every 100 ms, and that whoever follows copies into a line of its own; bit 63 is set there, for
+//! a copy says nothing of how old it is. A process that has stopped still shows its lines, over
+//! shared memory or RDMA: only a beat that moves says that they are of now.
 //!
 //! Ordering: a record's bytes are stored relaxed, then `committed` is raised with release; who
 //! loads `committed` with acquire sees every byte below it. `tail` is raised with release before

@@ -122,6 +122,11 @@ impl Known {
         (milliseconds > 0).then(|| Duration::from_millis(milliseconds))
     }
 
+    /// Until when this server is sure of its roles, by [`boot_milliseconds`].
+    pub fn lease_until(&self) -> u64 {
+        self.state().lease_until
+    }
+
     /// A locator does not want this server.
     pub fn refuse(&self, words: String) {
         self.state().refused = Some(words);

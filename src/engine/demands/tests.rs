@@ -191,6 +191,13 @@ fn a_replica_that_is_not_whole_has_nothing_for_a_token() {
     follower.forget();
     assert_eq!(server.outcome("mg a v r\r\n"), Outcome::Forward(0));
     assert_eq!(server.outcome(&get(token, "r")), Outcome::Forward(0));
+    // One that forwards nothing.
+    let server = Server::new(false);
+    let token = server.token("ms a 1 p\r\nx\r\n");
+    server.close();
+    server.0.store().follower(token.shard as usize).expect("nobody else follows").forget();
+    assert_eq!(server.with(token, "Ym"), MISS);
+    assert!(server.ask("mg a r d\r\n").starts_with("SERVER_ERROR not here yet"), "nor has it anything else");
 }
 
 #[test]
