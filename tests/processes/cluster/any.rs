@@ -97,7 +97,7 @@ fn replicas_of_a_primary_without_a_lease_say_that_they_may_be_behind() {
         answer.trim_end().strip_prefix("HD d").and_then(|told| told.parse::<u64>().ok()).ok_or(answer)
     };
     let replica = wait_until("the replica answers", || {
-        let told = ["a", "b"].map(|at| behind(at));
+        let told = ["a", "b"].map(&behind);
         match told {
             [Ok(1..), _] => Ok("a"),
             [_, Ok(1..)] => Ok("b"),
