@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Acquire, Ordering::Relaxe
 
 /// See the module. One that nobody has set never ends.
 pub struct Lease {
-    /// In milliseconds of the clock.
+    /// In [`boot_milliseconds`].
     until: AtomicU64,
     strong_replicas: AtomicU8,
 }
@@ -23,9 +23,14 @@ impl Lease {
         self.until.store(milliseconds, Release);
     }
 
+    /// When it ends, in [`boot_milliseconds`].
+    pub fn until(&self) -> u64 {
+        self.until.load(Acquire)
+    }
+
     /// Whether it has not ended.
     pub fn is_in_force(&self) -> bool {
-        boot_milliseconds() < self.until.load(Acquire)
+        boot_milliseconds() < self.until()
     }
 
     /// In strong mode, how many replicas must have what a client is shown; 0 outside of it.

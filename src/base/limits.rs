@@ -160,6 +160,11 @@ pub const POLL_MILLISECONDS_MAX: u64 = 1000;
 /// an error.
 pub const PARK_MILLISECONDS_MAX: u64 = 5000;
 
+/// Where requests are forwarded, a replica answers reads as long as it may be so far behind, in
+/// milliseconds; its primary answers them otherwise. Longer than a failover takes, and short enough
+/// that whoever was away, or was left out without being told, answers nothing from before.
+pub const READ_LAG_MILLISECONDS_MAX: u32 = 10_000;
+
 /// First and longest pause between two tries of a request that found no room. The first try comes
 /// without one, in the next turn.
 pub const PARK_PAUSE_MICROSECONDS_MIN: u64 = 20;

@@ -163,6 +163,7 @@ impl Acting {
 
     fn run(mut self) {
         while !self.known.is_ending() {
+            self.parts.store.be_sure_until(self.parts.lease.until());
             let map = self.known.map();
             let here = Holdings::of(&self.parts.store, &self.parts.node);
             let mut failures = Vec::new();

@@ -2,6 +2,7 @@
 
 use super::{CertificateTimes, Refresh, WorkerStats};
 use crate::base::time::{ClockChange, UnixSeconds};
+use crate::protocol::read_from::ReadFrom;
 use std::sync::Arc;
 
 /// What only the server can tell of one client.
@@ -18,6 +19,11 @@ pub trait Client {
     /// back where its shard takes no writes here, and flush_all is about the shards that do.
     fn is_forwarder(&self) -> bool {
         false
+    }
+
+    /// Who may answer its reads that say nothing of it themselves.
+    fn read_from(&self) -> ReadFrom {
+        ReadFrom::default()
     }
 
     /// Whether it is there in the next turn, for an answer that takes several.

@@ -15,6 +15,7 @@
 //! | `target` | where a request's key belongs, and whether writes to it are taken here |
 //! | `retrieve`, `storage`, `arithmetic`, `removal` | what is done to items |
 //! | `meta`, `meta_get` | the meta commands, in those terms |
+//! | `demands` | reads that demand a state or may be answered by a replica, and tokens of positions |
 //! | `flush`, `dump` | all items |
 //! | `admin`, `certificates`, `switches` | what is said to the server as a whole, and what clients may do |
 //! | [`cluster`](Cluster) | what clients are told of the cluster |
@@ -29,6 +30,7 @@ mod admin;
 mod arithmetic;
 mod certificates;
 mod cluster;
+mod demands;
 mod dump;
 mod flush;
 pub mod forwarded;
@@ -58,6 +60,7 @@ use crate::base::lease::Lease;
 use crate::base::time::{Expiry, UnixSeconds};
 use crate::protocol::answer::Done;
 use crate::protocol::reply::Rows;
+use crate::protocol::text::demand::OwnFlags;
 use crate::protocol::text::watch::StoreStatus;
 use crate::protocol::{Exptime, ParseLimits, Refusal, Rejection, Reply, Request};
 use crate::store::{Closed, NoRoom, RECORD_OVERHEAD_BYTES_MIN, Store, Turn, Unwritten};
@@ -158,7 +161,8 @@ pub enum Outcome {
     /// There is no room until memory is reclaimed: call again in the next turn, with this offset.
     /// What came before the offset (keys of a gat) is done and its answer is in the output. For a
     /// flush_all with a delay the offset is its second; for any other command nothing is done. Also
-    /// while certificates are read: the offset is the ticket.
+    /// while certificates are read: the offset is the ticket; and while a read waits for a state:
+    /// the offset is until when.
     Park(u32),
     /// The key at this offset (0, but for a further key of a get) is another server's: forward it,
     /// and go on behind it. Nothing is done for it. Only where requests are forwarded.
@@ -275,7 +279,10 @@ impl Engine {
     /// The same as [`Engine::perform`], for what is seldom.
     #[inline(never)]
     fn perform_aside<'c>(&self, call: &mut Call<'c, '_, '_>, request: &Request<'c>, resume: u32) -> Outcome {
-        self.perform(call, request, resume)
+        match request {
+            Request::Meta(meta) if meta.own.have(OwnFlags::READS) => self.meta_on_demand(call, meta, resume),
+            _ => self.perform(call, request, resume),
+        }
     }
 
     /// Do it, and hold the answer until so many `replicas` have what was written.

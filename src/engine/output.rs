@@ -18,6 +18,7 @@ use super::forwarded::Wait;
 use crate::base::limits::{LOAN_BYTES_MIN, OUTPUT_BYTES_HIGH};
 use crate::store::{Store, Turn, Value, ValueLoan};
 use crate::sys::send::{PARTS_PER_SEND, Part};
+use memchr::memchr;
 use std::io;
 use std::ops::Range;
 use std::time::Duration;
@@ -69,6 +70,19 @@ impl Output {
         self.bytes.truncate(mark.bytes);
         self.loans.truncate(mark.loans);
         self.lent_bytes = mark.lent_bytes;
+    }
+
+    /// What was appended since `mark`, but for what is lent.
+    pub fn bytes_since(&self, mark: Mark) -> &[u8] {
+        self.bytes.get(mark.bytes..).unwrap_or_default()
+    }
+
+    /// Put `words` at the end of the first line of what was appended since `mark`.
+    pub fn add_to_line(&mut self, mark: Mark, words: &[u8]) {
+        let line = memchr(b'\r', self.bytes_since(mark)).unwrap_or(self.bytes.len() - mark.bytes);
+        let at = mark.bytes + line;
+        self.bytes.splice(at..at, words.iter().copied());
+        self.loans[mark.loans..].iter_mut().for_each(|(place, _)| *place += words.len());
     }
 
     /// Bytes waiting to be written, lent ones included.

@@ -13,11 +13,11 @@ use crate::base::limits::{KEYS_AHEAD_MAX, LOAN_BYTES_MIN};
 use crate::base::time::Expiry;
 use crate::protocol::answer::Touched;
 use crate::protocol::binary;
-use crate::protocol::request::{Get, GetOne, Touch};
-use crate::protocol::request::{Keys, NextKey};
+use crate::protocol::read_from::ReadFrom;
+use crate::protocol::request::{Get, GetOne, NextKey, Touch};
 use crate::protocol::text::encode;
 use crate::protocol::{Refusal, Reply};
-use crate::store::{Item, Located, MetaChange, Unwritten};
+use crate::store::{Item, Located, MetaChange, Place, Unwritten};
 use arrayvec::ArrayVec;
 
 type KeysAhead<'k> = ArrayVec<(Located<'k>, u32), KEYS_AHEAD_MAX>;
@@ -35,7 +35,7 @@ impl Engine {
         let mut ahead = KeysAhead::new();
         let mut from = resume;
         loop {
-            let then = self.look_ahead(call, &request.keys, from, &mut ahead);
+            let then = self.look_ahead(call, request, from, &mut ahead);
             call.context.keys_left = call.context.keys_left.saturating_sub(ahead.len() as u32);
             for (at, next) in &ahead {
                 if let Err(unwritten) = self.get_one(call, at, request.form.with_cas, touch) {
@@ -87,10 +87,11 @@ impl Engine {
     fn look_ahead<'k>(
         &self,
         call: &Call<'k, '_, '_>,
-        keys: &Keys<'k>,
+        get: &Get<'k>,
         from: u32,
         ahead: &mut KeysAhead<'k>,
     ) -> NextKey<'k> {
+        let keys = &get.keys;
         let mut then = match call.target.at {
             Some(first) if from == 0 => {
                 ahead.push((first, call.target.next));
@@ -98,7 +99,7 @@ impl Engine {
             }
             _ => {
                 let first = keys.next(from);
-                if self.is_forwarded(call, &first) {
+                if self.is_forwarded(call, get, &first) {
                     return first;
                 }
                 first
@@ -114,7 +115,7 @@ impl Engine {
         if ahead.len() > 1 {
             ahead.iter().for_each(|(at, _)| self.store.prefetch_record(call.context.turn, at.place));
             if self.switches.forwards {
-                self.cut_at_forwarded(call, ahead, &mut then);
+                self.cut_at_forwarded(call, get, ahead, &mut then);
             }
         }
         then
@@ -122,20 +123,32 @@ impl Engine {
 
     /// Whether a further key of a get is another server's.
     #[cold]
-    fn is_forwarded(&self, call: &Call<'_, '_, '_>, key: &NextKey<'_>) -> bool {
+    fn is_forwarded(&self, call: &Call<'_, '_, '_>, get: &Get<'_>, key: &NextKey<'_>) -> bool {
         let NextKey::Key(key, _) = key else { return false };
-        self.forwards(call) && self.is_elsewhere(call, self.store.locate(key).place)
+        self.forwards(call) && self.is_anothers(call, get, self.store.locate(key).place)
+    }
+
+    /// Whether this key of a get, where requests are forwarded, is not answered here.
+    fn is_anothers(&self, call: &Call<'_, '_, '_>, get: &Get<'_>, place: Place) -> bool {
+        let read_from = if get.form.touch.is_some() { ReadFrom::default() } else { call.context.client.read_from() };
+        self.is_elsewhere(call, place) && !self.is_read_here(call, read_from, place)
     }
 
     /// End `ahead` before the first key, but for the one at its front, that is another server's.
     #[cold]
-    fn cut_at_forwarded<'k>(&self, call: &Call<'k, '_, '_>, ahead: &mut KeysAhead<'k>, then: &mut NextKey<'k>) {
+    fn cut_at_forwarded<'k>(
+        &self,
+        call: &Call<'k, '_, '_>,
+        get: &Get<'k>,
+        ahead: &mut KeysAhead<'k>,
+        then: &mut NextKey<'k>,
+    ) {
         let client = call.context.client;
         if !client.stays() || client.is_forwarder() {
             return;
         }
-        let is_elsewhere = |(at, _): &(Located<'_>, u32)| self.is_elsewhere(call, at.place);
-        if let Some(cut) = ahead.iter().skip(1).position(is_elsewhere) {
+        let is_anothers = |(at, _): &(Located<'_>, u32)| self.is_anothers(call, get, at.place);
+        if let Some(cut) = ahead.iter().skip(1).position(is_anothers) {
             let (at, next) = ahead[cut + 1];
             *then = NextKey::Key(at.key, next);
             ahead.truncate(cut + 1);

@@ -11,7 +11,8 @@
 //! token, makes an item on a miss): it asks for its shard.
 //!
 //! Where requests are forwarded, whatever is about a closed shard is the business of its primary,
-//! reads included ([`Outcome::Forward`]). Where that one is not known the request is served here,
+//! reads included ([`Outcome::Forward`]), unless a read may be answered by a replica and this one
+//! is young enough ([`super::demands`]). Where the primary is not known the request is served here,
 //! as if none were forwarded ([`Target::served_here`]); in a cluster it is refused.
 
 use super::{Call, Engine, Outcome, failed};
@@ -122,6 +123,10 @@ impl Engine {
             return None;
         }
         if self.forwards(call) {
+            // Of a get this is about its first key; it looks at the others itself.
+            if self.is_read_here(call, self.read_from(call, request), place) {
+                return None;
+            }
             return match request {
                 Request::Get(get) if get.keys.has_bad() => {
                     Some(failed(request, call.refused(Reply::Text, Refusal::BadFormat)))

@@ -109,12 +109,12 @@ impl Engine {
         self.store.watch_evictions(streams.meets(Streams::EVICTIONS), move |evicted| note_eviction(&watch, evicted));
     }
 
-    /// Whether there may be more to a request than to do it: its answer is held for replicas, or
-    /// somebody watches.
+    /// Whether there may be more to a request than to do it: its answer is held for replicas, it
+    /// demands or is told a position, or somebody watches.
     #[inline(always)]
     pub(super) fn is_special(&self, request: &Request<'_>) -> bool {
         match request {
-            Request::Meta(request) if request.ack_replicas.is_some() => true,
+            Request::Meta(request) if !request.own.are_none() => true,
             _ => self.special.load(Relaxed) != 0,
         }
     }

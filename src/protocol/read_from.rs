@@ -1,4 +1,4 @@
-//! From where a client's reads may be answered.
+//! Whether a read may be answered by a replica: said by a request, or by its connection for all.
 
 /// Whether a replica may answer a read, and how far behind it may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod classic;
 #[cfg(test)]
 mod commands;
 pub mod credentials;
+pub mod demand;
 pub mod dump;
 pub mod encode;
 pub mod hello;

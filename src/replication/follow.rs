@@ -381,6 +381,9 @@ impl Follow {
         } else {
             puller.set_copy_bound(self.config.copy_bound.clone());
         }
+        if self.config.mode == Mode::Push {
+            puller.look_at_what_was_pushed();
+        }
         puller
     }
 

@@ -15,6 +15,7 @@
 
 use crate::base::limits::{CONTROL_NAME_MILLISECONDS_MAX, CONTROL_NAME_PAUSE_MILLISECONDS};
 use crate::engine::{Client, Origin};
+use crate::protocol::read_from::ReadFrom;
 use crate::sys::privilege::{OtherEnd, other_end_of};
 use crate::sys::reach::{are_one_host, connect_unix, is_of_this_host};
 use rustix::net::{SocketAddrUnix, getpeername, getsockname};
@@ -115,8 +116,8 @@ pub fn trust(other: OtherEnd, own: u32) -> Trust {
 }
 
 /// The client at the other end of a socket. Where it is is asked of the kernel when it matters,
-/// which is seldom.
-pub struct PeerOf<'s>(pub &'s OwnedFd);
+/// which is seldom. And who may answer its reads.
+pub struct PeerOf<'s>(pub &'s OwnedFd, pub ReadFrom);
 
 /// No client: the server itself.
 pub struct Nobody;
@@ -137,6 +138,10 @@ impl Client for PeerOf<'_> {
 
     fn descriptor(&self) -> i32 {
         self.0.as_raw_fd()
+    }
+
+    fn read_from(&self) -> ReadFrom {
+        self.1
     }
 }
 
@@ -165,13 +170,13 @@ mod tests {
     fn where_a_client_comes_from() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(PeerOf(&listener.accept().unwrap().0.into()).origin(), Origin::ThisHost);
-        assert_eq!(PeerOf(&UnixStream::pair().unwrap().0.into()).origin(), Origin::ThisHost);
+        assert_eq!(PeerOf(&listener.accept().unwrap().0.into(), ReadFrom::default()).origin(), Origin::ThisHost);
+        assert_eq!(PeerOf(&UnixStream::pair().unwrap().0.into(), ReadFrom::default()).origin(), Origin::ThisHost);
         assert_eq!(Nobody.origin(), Origin::Elsewhere);
         let name = format!("{NAME_PREFIX}test-{}", std::process::id());
         let listener = listen(&name).unwrap();
         let client = connect_to(&name, soon()).unwrap().expect("somebody listens");
-        assert_eq!(PeerOf(&accepted(&listener)).origin(), Origin::ControlSocket);
+        assert_eq!(PeerOf(&accepted(&listener), ReadFrom::default()).origin(), Origin::ControlSocket);
         let own = OtherEnd { pid: std::process::id() as i32, uid: geteuid().as_raw() };
         assert_eq!(other_end_of(client.as_fd()).unwrap(), own, "the one that connects is told who listens");
     }

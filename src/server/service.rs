@@ -254,7 +254,7 @@ impl Service<'_> {
         let Some(protocol) = connection.progress.protocol else {
             return self.open(turn, connection, input, output);
         };
-        let client = PeerOf(&connection.socket);
+        let client = PeerOf(&connection.socket, connection.progress.care.preferences().read_from);
         self.run(turn, &client, protocol, input, &mut connection.progress, output)
     }
 

@@ -19,7 +19,7 @@
 use super::Store;
 use super::check::{BadRecord, Site, Unusable, check};
 use super::history::{History, TermStart};
-use super::line::{BIRTH, OWES_NOT_KNOWN, POSITION_MAX};
+use super::line::{BIRTH, COPIED, OWES_NOT_KNOWN, POSITION_MAX};
 use super::promotion::Extent;
 use super::record::{HEADER_BYTES, Kind, Meta, Record};
 use super::shard::Shard;
@@ -249,7 +249,7 @@ impl Follower<'_> {
 
     /// A look has shown this beat: those who follow this replica are to see it, too.
     pub fn follow_beat(&mut self, beat: u64) {
-        self.shard.control().set_beat(beat);
+        self.shard.control().set_beat(beat | COPIED);
     }
 
     /// Items below `tail` are gone at the primary: unlink them, publish the tail, let go of their

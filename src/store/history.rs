@@ -9,6 +9,7 @@
 //! nothing in common.
 
 use super::Store;
+use super::promotion::TERM_RECORD_BYTES;
 use super::shard::Shard;
 use crate::base::term::Term;
 use crate::sys::sync::MutexGuard;
@@ -29,6 +30,19 @@ pub struct TermStart {
 pub struct History {
     origin: Term,
     starts: Vec<TermStart>,
+}
+
+/// Whether a log has what stands below a position of a term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has.
+    Here,
+    /// It may come by it.
+    NotYet,
+    /// It never will: the term has ended below.
+    Lost,
+    /// The term is not later than all that are known here, and is not known.
+    Unknown,
 }
 
 impl History {
@@ -79,6 +93,20 @@ impl History {
     /// The term of the record that ends at `position`, where it is known.
     pub fn before_position(&self, position: u64) -> Option<TermStart> {
         self.starts.iter().rfind(|start| start.begins < position).copied()
+    }
+
+    /// Whether a log of this history, which is here up to `head`, has what stands below `position`
+    /// of a term. `ends` tells of the position where a term begins up to where the one before it
+    /// goes for certain.
+    fn standing(&self, term: Term, position: u64, head: u64, ends: impl Fn(u64) -> u64) -> Standing {
+        let Some(at) = self.starts.iter().position(|start| start.term == term) else {
+            return if term.follows(self.newest()) { Standing::NotYet } else { Standing::Unknown };
+        };
+        match self.starts.get(at + 1) {
+            Some(next) if position > ends(next.begins) => Standing::Lost,
+            _ if position <= head => Standing::Here,
+            _ => Standing::NotYet,
+        }
     }
 
     /// The terms up to and with `term`; none where it is not among them.
@@ -138,6 +166,38 @@ impl Shard {
         let mut history = self.lock_history().clone();
         history.forget_below(self.control().tail());
         history
+    }
+
+    /// Whether this log has what stands below `position` of a term. With the shard's lock, so that
+    /// whatever is in the log is in the index, too.
+    pub fn standing(&self, term: Term, position: u64) -> Standing {
+        let _writer = self.lock();
+        let slab_bytes = self.log.pool().slab_bytes();
+        // Where a slab has no room for the record of a term, the rest of it is padded.
+        let ends =
+            |begins: u64| if begins.is_multiple_of(slab_bytes) { begins - TERM_RECORD_BYTES as u64 } else { begins };
+        self.lock_history().standing(term, position, self.head(), ends)
+    }
+
+    /// The position where this log ends now, whoever may see it, and the term of what stands below.
+    /// Of what was found in a turn all stands below it, until that turn has ended.
+    pub fn end_now(&self) -> (Term, u64) {
+        let head = self.head();
+        (self.term_before(head), head)
+    }
+
+    /// The term of what stands below a position; [`Term::NONE`] where it is not known any more.
+    pub fn term_before(&self, position: u64) -> Term {
+        let history = self.lock_history();
+        let start = history.before_position(position).or(history.start_at(position));
+        start.map_or(Term::NONE, |start| start.term)
+    }
+
+    /// Whether all that the primary had at this log's end is here, and a record has shown it. With
+    /// the shard's lock: whoever has begun to empty the log has said so.
+    pub fn is_complete(&self) -> bool {
+        let _writer = self.lock();
+        self.is_proven() && self.is_whole()
     }
 
     /// What becomes of this shard's history meanwhile waits: its lock is held. `then` must not ask
@@ -280,6 +340,23 @@ mod tests {
         assert_eq!([8, 64, 499, 500, 9000].map(number), [1, 1, 1, 3, 3].map(Some));
         assert_eq!(past.up_to(Term::of(2, 9)).len(), 2);
         assert_eq!((past.up_to(Term::of(2, 8)).len(), History::NONE.start_at(64)), (0, None));
+    }
+
+    #[test]
+    fn what_a_term_had_beyond_its_end_is_lost_and_what_is_to_come_is_not() {
+        let past = history(&[(1, 64), (2, 500), (4, 900)]);
+        let standing = |number, position| past.standing(Term::of(number, 9), position, 700, |begins| begins);
+        assert_eq!(standing(1, 500), Standing::Here, "all that is below the end of its term");
+        assert_eq!(standing(1, 501), Standing::Lost);
+        assert_eq!([700, 701, 900].map(|at| standing(2, at)), [Standing::Here, Standing::NotYet, Standing::NotYet]);
+        assert_eq!(standing(2, 901), Standing::Lost, "its end is known before it is here");
+        assert_eq!(standing(4, 950), Standing::NotYet);
+        assert_eq!((standing(3, 600), standing(5, 600)), (Standing::Unknown, Standing::NotYet));
+        let other = Term::of(2, 8);
+        assert_eq!(past.standing(other, 600, 700, |begins| begins), Standing::Unknown, "another of the same number");
+        assert_eq!(History::NONE.standing(other, 600, 0, |begins| begins), Standing::NotYet);
+        let padded = |position| past.standing(Term::of(1, 9), position, 700, |begins| begins - 40);
+        assert_eq!([460, 461].map(padded), [Standing::Here, Standing::Lost], "what is padded may have been records");
     }
 
     #[test]

@@ -10,9 +10,9 @@
 //! look has told it. Who follows it owes as much. 0: nothing.
 //!
 //! **Beat.** Bit 0: whoever takes the writes serves clients. Above it a count that this one moves
-//! every 100 ms, and that whoever follows copies into a line of its own. A process that has
-//! stopped still shows its lines, over shared memory or RDMA: only a beat that moves says that
-//! they are of now.
+//! every 100 ms, and that whoever follows copies into a line of its own; bit 63 is set there, for
+//! a copy says nothing of how old it is. A process that has stopped still shows its lines, over
+//! shared memory or RDMA: only a beat that moves says that they are of now.
 //!
 //! Ordering: a record's bytes are stored relaxed, then `committed` is raised with release; who
 //! loads `committed` with acquire sees every byte below it. `tail` is raised with release before
@@ -42,6 +42,8 @@ const OWES: usize = 5;
 pub const BEAT: usize = 6;
 /// In a beat: whoever takes the writes serves clients.
 pub const SERVES: u64 = 1;
+/// In a beat: it is that of a line that is followed.
+pub const COPIED: u64 = 1 << 63;
 
 /// The published state of one shard: 8 words of the memory that holds all shards' control lines.
 #[derive(Clone, Copy)]
@@ -117,7 +119,7 @@ impl<'a> ControlLine<'a> {
         // then the exchange fails.
         let beat = self.beat();
         if serves() {
-            let next = (beat | SERVES).wrapping_add(2);
+            let next = (beat & !COPIED | SERVES).wrapping_add(2);
             let _ = self.0[BEAT].compare_exchange(beat, next, Ordering::Release, Ordering::Relaxed);
         }
     }

@@ -91,7 +91,7 @@ pub use flush::Flushed;
 use flush::Flushes;
 pub use follower::{Applied, Follower, Stop};
 pub use geometry::{Geometry, Memory};
-pub use history::{History, TermStart};
+pub use history::{History, Standing, TermStart};
 pub use item::{Item, MetaChange, NewItem, ValueLoan};
 use line::CONTROL_LINE_BYTES;
 use log::{Log, table_cells};
@@ -158,6 +158,8 @@ pub struct Store {
     evictions: Arc<EvictionWatch>,
     /// Not zero while clients are served here ([`Store::serve`]).
     serves: AtomicU64,
+    /// See [`Store::be_sure_until`].
+    sure_until: AtomicU64,
 }
 
 /// What a store is made from beside its plan.
@@ -334,6 +336,7 @@ impl Store {
             touches_logged,
             evictions,
             serves: AtomicU64::new(0),
+            sure_until: AtomicU64::new(u64::MAX),
         })
     }
 

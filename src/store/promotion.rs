@@ -20,7 +20,7 @@ use crate::base::term::Term;
 use crate::base::time::UnixSeconds;
 
 /// Bytes of a term record.
-const TERM_RECORD_BYTES: usize = HEADER_BYTES + TERM_VALUE_BYTES;
+pub(super) const TERM_RECORD_BYTES: usize = HEADER_BYTES + TERM_VALUE_BYTES;
 /// What a term record takes at most, and the record of a pending flush behind it, with what is
 /// padded or skipped before each: what a record does not fit into is shorter than it.
 const TERM_ROOM_BYTES: u64 = 2 * (TERM_RECORD_BYTES + HEADER_BYTES) as u64;

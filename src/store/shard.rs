@@ -77,6 +77,8 @@ pub struct Shard {
     pub(super) followed: AtomicU64,
     /// Not zero where the log can be gone on from. See [`Shard::is_proven`].
     proven: AtomicU64,
+    /// See [`super::Follower::note_fresh`]. 0: not known.
+    pub(super) fresh_at: AtomicU64,
     hot: CachePadded<Hot>,
 }
 
@@ -122,6 +124,7 @@ impl Shard {
             reference: AtomicU64::new(BIRTH),
             followed: AtomicU64::new(0),
             proven: AtomicU64::new(0),
+            fresh_at: AtomicU64::new(0),
             hot: CachePadded::new(Hot { ends: Ends::new(BIRTH), writer: Mutex::new(writer) }),
         })
     }

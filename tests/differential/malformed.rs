@@ -299,5 +299,6 @@ fn changed(author: &mut Author, mut command: Command) -> Command {
 
 /// A key in base64, or a flag that is Remora's own.
 fn has_own(line: &[u8]) -> bool {
-    line.windows(2).any(|two| two == b" b" || two == b" A")
+    let of_meta: &[u8] = if line.starts_with(b"m") { b"bApyYrd" } else { b"bA" };
+    line.windows(2).any(|two| two[0] == b' ' && of_meta.contains(&two[1]))
 }

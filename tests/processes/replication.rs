@@ -25,6 +25,7 @@
 //! | acks.rs | acknowledged writes |
 //! | pullers.rs | replicas that pull with several threads |
 //! | push.rs | replicas that are pushed to |
+//! | reads.rs | reads from replicas: tokens of positions, how far behind a replica may be |
 //! | shards.rs | as many shards as there can be, most of which sleep |
 //! | shutdown.rs | what is answered before the end of a primary reaches its replicas |
 //! | secrets.rs | who is let in |
@@ -67,6 +68,7 @@ mod orders_by_shard;
 mod places;
 mod pullers;
 mod push;
+pub mod reads;
 mod restarts;
 mod roles;
 mod roles_by_shard;
@@ -76,7 +78,7 @@ mod shutdown;
 mod stalls;
 mod strangers;
 mod subscriptions;
-mod through;
+pub mod through;
 mod through_parts;
 mod unfit;
 mod unlocked;

@@ -10,6 +10,7 @@ mod capacity;
 mod chain;
 mod faults;
 mod forgeries;
+mod freshness;
 mod lanes;
 mod ledger;
 mod lies;

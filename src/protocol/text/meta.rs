@@ -6,6 +6,7 @@
 //! long only after it has, say, incremented.
 
 use super::super::{Exptime, KeyScratch, ParseLimits, Parsed, Refusal, Reply, Request};
+use super::demand::{self, OwnFlags};
 use super::line::{Line, block_bytes};
 use super::tokens::{Tokens, ack_replicas, i32_strict, u32_strict, u64_strict};
 use crate::base::limits::{KEY_BYTES_MAX, META_FLAGS_MAX, OPAQUE_BYTES_MAX};
@@ -91,6 +92,8 @@ pub struct MetaRequest<'a> {
     /// A, Remora's own: replicas that must have applied what this command writes before it is
     /// answered, instead of as many as the server is set to.
     pub ack_replicas: Option<u8>,
+    /// Which flags of Remora's own it has.
+    pub own: OwnFlags,
     /// M of ms.
     pub set_mode: SetMode,
     /// M of ma: true for D or -.
@@ -123,6 +126,7 @@ impl<'a> MetaRequest<'a> {
             vivify: None,
             recache_seconds: None,
             ack_replicas: None,
+            own: OwnFlags::default(),
             set_mode: SetMode::Set,
             decrement: false,
             delta: 1,
@@ -308,9 +312,19 @@ fn digest_flag(request: &mut MetaRequest<'_>, flag: u8, argument: &[u8]) -> Resu
         b'C' => store(number().map(Some), &mut request.compare_cas, Refusal::BadToken),
         b'E' => store(number().map(Some), &mut request.new_cas, Refusal::BadToken),
         // Remora's own: memcached has no A.
-        b'A' => store(ack_replicas(argument).map(Some), &mut request.ack_replicas, Refusal::BadToken),
+        b'A' => {
+            request.own.add(OwnFlags::ACKS);
+            store(ack_replicas(argument).map(Some), &mut request.ack_replicas, Refusal::BadToken)
+        }
+        b'p' | b'y' | b'Y' | b'r' | b'd' => return demand::digest(request, flag, argument),
         b'J' => store(number(), &mut request.initial, Refusal::BadInitial),
-        b'D' => store(number(), &mut request.delta, Refusal::BadMetaDelta),
+        b'D' => {
+            // Of mg it is how far behind a replica may be.
+            if request.verb == MetaVerb::Get {
+                request.own.add(OwnFlags::REPLICA);
+            }
+            store(number(), &mut request.delta, Refusal::BadMetaDelta)
+        }
         b'F' => {
             let flags = u32_strict(argument).filter(|_| !argument.is_empty());
             store(flags, &mut request.client_flags, Refusal::BadFormat)

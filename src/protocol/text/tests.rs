@@ -285,7 +285,7 @@ fn meta_refusals_have_memcacheds_words() {
         ("S100", "CLIENT_ERROR invalid flag"),
         ("T", "CLIENT_ERROR bad token in command line format"),
         ("Tx v", "CLIENT_ERROR bad token in command line format"),
-        ("Tx v Y", "CLIENT_ERROR invalid flag"),
+        ("Tx v Z", "CLIENT_ERROR invalid flag"),
         ("C-1", "CLIENT_ERROR bad token in command line format"),
         ("A", "CLIENT_ERROR bad token in command line format"),
         ("A33", "CLIENT_ERROR bad token in command line format"),

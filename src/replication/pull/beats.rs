@@ -1,7 +1,7 @@
 //! When the beats of the share's shards were last seen to move. While they do, what is here is of
 //! now, but for the lag. Pure.
 
-use crate::store::line::SERVES;
+use crate::store::line::{COPIED, SERVES};
 use std::time::Instant;
 
 /// See the module.
@@ -58,6 +58,14 @@ impl Beats {
         has_changed
     }
 
+    /// Whether the change that [`Beats::looked`] has just shown proves that the giver of this line
+    /// lived, took writes and served clients after the look before. Not so the first beat that is
+    /// seen, and not a copy.
+    pub fn proves_life(&self, shard: usize) -> bool {
+        let Beat { shown, moved_at } = self.shards[shard];
+        moved_at.is_some() && shown.is_some_and(|beat| beat & (SERVES | COPIED) == SERVES)
+    }
+
     /// This shard is followed anew: what was seen of it before says nothing.
     pub fn forget(&mut self, shard: usize) {
         self.shards[shard] = Beat::default();
@@ -103,5 +111,17 @@ mod tests {
         beats.forget(1);
         beats.sum_up(|shard| shard == 1);
         assert_eq!(beats.sign(), never);
+    }
+
+    #[test]
+    fn a_beat_that_moves_proves_life_unless_it_is_a_copy_or_nobody_serves() {
+        let mut beats = Beats::new(1);
+        let mut proves = |shown| beats.looked(0, shown, Instant::now()) && beats.proves_life(0);
+        assert!(!proves(5), "it may have stood still for long");
+        assert!(proves(7) && !proves(7) && proves(9));
+        assert!(!proves(11 | COPIED) && !proves(13 | COPIED), "of whoever passes it on nothing is known");
+        assert!(proves(15) && !proves(16), "it serves no more");
+        beats.forget(0);
+        assert!(!beats.proves_life(0));
     }
 }

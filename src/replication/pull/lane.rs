@@ -19,6 +19,7 @@ mod looks;
 mod sink;
 mod source;
 
+use super::freshness::Freshness;
 use super::{BAD_RECORDS_MAX, Counts, LaneEnd};
 use crate::fabric::{Landing, Read};
 use crate::replication::ack::Tag;
@@ -77,6 +78,7 @@ pub struct Lane<'s> {
     told: (u64, bool),
     /// It may not read now: a bound is reached.
     is_held_back: bool,
+    freshness: Freshness,
 }
 
 impl<'s> Lane<'s> {
@@ -89,6 +91,8 @@ impl<'s> Lane<'s> {
         memory: Memory,
         (theirs, tag): (History, Tag),
     ) -> Self {
+        let mut follower = follower;
+        follower.note_fresh(None);
         Lane {
             shard,
             source: Source::new(shard, geometry.slab_bytes, memory, follower.cursor()),
@@ -110,6 +114,7 @@ impl<'s> Lane<'s> {
             doubt: None,
             told: (0, false),
             is_held_back: false,
+            freshness: Freshness::default(),
         }
     }
 
@@ -249,6 +254,7 @@ impl<'s> Lane<'s> {
             counts.discarded += u64::from(holds_data);
             self.sink.follower.leave_history();
         }
+        self.forget_freshness();
         self.sink.forget();
         self.source.begin_anew(from);
         self.state = State::Begins { from };
@@ -334,6 +340,7 @@ impl<'s> Lane<'s> {
         }
         moved |= std::mem::take(&mut self.follows_anew);
         self.unjudged |= moved;
+        self.note_freshness();
         Ok(moved)
     }
 

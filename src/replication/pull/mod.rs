@@ -12,6 +12,7 @@
 //! | [`mod@line`] | what a control line shows, held against what it showed before |
 //! | [`piece`] | a part of a log on its way, and the looks that vouch for it |
 //! | [`beats`] | since when the server that takes writes was not seen to live |
+//! | [`freshness`] | up to when all that it had is here |
 //! | [`carry`] | a record cut by a piece's end |
 //! | [`counts`] | what was counted |
 //! | [`error`] | why pulling ended, of one lane or of all |
@@ -36,6 +37,7 @@ mod carry;
 mod cells;
 mod counts;
 mod error;
+mod freshness;
 mod landings;
 mod lane;
 mod lanes;
@@ -129,6 +131,10 @@ pub struct Puller<'s> {
     rounds_begun: u64,
     /// The latest round whose look has arrived.
     looked_at: u64,
+    /// When that one was begun, by [`crate::base::time::boot_milliseconds`].
+    shown_of: Option<u64>,
+    /// A look shows the primary's memory, and not what it has pushed at some time.
+    looks_there: bool,
     under_way: UnderWay,
     awake: Awake,
     beats: Beats,
@@ -182,6 +188,8 @@ impl<'s> Puller<'s> {
             rounds: Vec::new(),
             rounds_begun: 0,
             looked_at: 0,
+            shown_of: None,
+            looks_there: true,
             under_way: UnderWay::default(),
             batch: Vec::new(),
             done: Vec::new(),
@@ -199,6 +207,11 @@ impl<'s> Puller<'s> {
     /// Lanes that come from now on give up nothing that is here: one that would have to ends.
     pub fn give_up_nothing(&mut self) {
         self.gives_up = false;
+    }
+
+    /// The primary pushes: what a look shows may be older than the look.
+    pub fn look_at_what_was_pushed(&mut self) {
+        self.looks_there = false;
     }
 
     /// Follow in a shard of the share, which has no lane, from the next step on. `theirs` is the
@@ -422,21 +435,27 @@ impl<'s> Puller<'s> {
     /// Show each lane its line.
     fn show(&mut self, round: &Round, words: &[AtomicU64]) {
         let look = Look { round: round.number, begun: self.rounds_begun };
+        let alive_since = self.shown_of.replace(round.submitted_milliseconds).filter(|_| self.looks_there);
         let lines = round.span.clone().zip(words.chunks_exact(CONTROL_LINE_BYTES / 8));
         let (mut behind, mut has_beaten) = (false, false);
         for (shard, line) in lines {
             let Some(lane) = self.lanes.shown(shard, round.number) else { continue };
             let beat = line[BEAT].load(Relaxed);
+            let mut lives_since = None;
             if self.beats.looked(shard, beat, round.submitted_at) {
                 lane.follow_beat(beat);
                 has_beaten = true;
+                lives_since = alive_since.filter(|_| self.beats.proves_life(shard));
             }
-            if !self.awake.looked(shard, line) {
-                continue;
+            if self.awake.looked(shard, line) {
+                if let Err(why) = lane.look(look, line, &mut self.counts) {
+                    self.end_lane(shard, why);
+                    continue;
+                }
+                behind |= !lane.is_caught_up();
             }
-            match lane.look(look, line, &mut self.counts) {
-                Ok(()) => behind |= !lane.is_caught_up(),
-                Err(why) => self.end_lane(shard, why),
+            if let Some(at) = lives_since {
+                lane.note_life(line, at);
             }
         }
         if has_beaten {

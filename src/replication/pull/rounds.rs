@@ -5,6 +5,7 @@
 use super::lane::Start;
 use super::under_way::Of;
 use super::{PullError, Puller, ROUNDS_MAX};
+use crate::base::time::boot_milliseconds;
 use crate::fabric::{DEPTH_MAX, Read};
 use crate::replication::regions::{LINES, POOL};
 use crate::store::line::CONTROL_LINE_BYTES;
@@ -17,6 +18,8 @@ pub struct Round {
     pub number: u64,
     /// When.
     pub submitted_at: Instant,
+    /// The same by [`boot_milliseconds`].
+    pub submitted_milliseconds: u64,
     /// Bytes of logs that it brings.
     pub bytes: usize,
     /// The shards whose lines its look is of.
@@ -47,7 +50,8 @@ impl Puller<'_> {
         self.batch.push(Read { region: LINES, offset, bytes: span.len() * CONTROL_LINE_BYTES, landing, tag });
         self.under_way.begin(Of::Look(number), number);
         self.rounds_begun = number;
-        self.rounds.push(Round { number, submitted_at: (self.clock)(), bytes, span });
+        let (submitted_at, submitted_milliseconds) = ((self.clock)(), boot_milliseconds());
+        self.rounds.push(Round { number, submitted_at, submitted_milliseconds, bytes, span });
         self.submit(bytes)
     }
 

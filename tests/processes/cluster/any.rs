@@ -3,6 +3,8 @@
 
 use super::life::{Locator, Site, folder};
 use crate::node::wait_until;
+use crate::replication::reads::token;
+use crate::replication::through::answers;
 use crate::support::Client;
 
 const KEYS: usize = 100;
@@ -56,4 +58,55 @@ fn a_client_of_one_server_reaches_every_key_and_another_one_may_die() {
     });
     assert_eq!(client.ask("flush_all"), "OK");
     assert!(client.rows(&format!("get {}", keys.join(" "))).is_empty(), "it reached every primary");
+}
+
+/// Whoever is asked: a primary, a replica, or a server that has nothing of that shard.
+#[test]
+fn a_client_reads_its_own_writes_at_every_server() {
+    let (_folder, store) = folder();
+    let locator = Locator::start("127.0.0.1:0", &store);
+    let site = Site::born(&[&locator], &["a", "b", "c"]);
+    let mut clients: Vec<Client> = site.nodes.values().map(|node| node.server.connect()).collect();
+    store_everywhere(&mut clients[0], "one");
+    let mut told = [0; 2];
+    for (number, key) in (0..KEYS).map(|key| (key, format!("key-{key}"))) {
+        let (value, at) = (number.to_string(), number % clients.len());
+        let written = answers(&mut clients[at], format!("ms {key} {} p\r\n{value}\r\n", value.len()).as_bytes());
+        let token = token(&written);
+        for client in &mut clients {
+            let answer = answers(client, format!("mg {key} v r d y{token} Yw5000\r\n").as_bytes());
+            let (line, read) = answer.split_once("\r\n").unwrap_or_default();
+            assert_eq!(read.trim_end(), value, "{key}: {answer:?}");
+            told[usize::from(!line.ends_with(" d0"))] += 1;
+        }
+    }
+    println!("read from primaries and replicas: {told:?}");
+    assert!(told.iter().all(|count| *count > 0), "{told:?}: of primaries, of replicas");
+}
+
+/// Without a lease a primary does not know whether it still is one: so nobody takes it for that.
+#[test]
+fn replicas_of_a_primary_without_a_lease_say_that_they_may_be_behind() {
+    let (_folder, store) = folder();
+    let locator = Locator::start("127.0.0.1:0", &store);
+    let site = Site::born(&[&locator], &["a", "b"]);
+    let mut client = site.nodes["a"].server.connect();
+    assert_eq!(client.set("key", b"value"), "STORED");
+    let behind = |at: &str| {
+        let answer = answers(&mut site.nodes[at].server.connect(), b"mg key r d\r\n");
+        answer.trim_end().strip_prefix("HD d").and_then(|told| told.parse::<u64>().ok()).ok_or(answer)
+    };
+    let replica = wait_until("the replica answers", || {
+        let told = ["a", "b"].map(&behind);
+        match told {
+            [Ok(1..), _] => Ok("a"),
+            [_, Ok(1..)] => Ok("b"),
+            _ => Err(format!("{told:?}")),
+        }
+    });
+    drop(locator);
+    wait_until("its bound grows, though its primary lives", || match behind(replica) {
+        Ok(told @ 2500..) => Ok(told),
+        told => Err(format!("{told:?}")),
+    });
 }

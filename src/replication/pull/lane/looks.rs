@@ -14,6 +14,31 @@ impl Lane<'_> {
         self.sink.follower.follow_beat(beat);
     }
 
+    /// A look that has shown this line proves that the primary has lived since this time.
+    pub fn note_life(&mut self, words: &[AtomicU64], since: u64) {
+        let committed = ControlLine::of(words, 0).committed();
+        // One that made no sense was not taken.
+        if self.line.is_some_and(|line| line.committed == committed) {
+            self.freshness.seen(committed, since);
+            self.note_freshness();
+        }
+    }
+
+    /// Tell who reads here of when it is what is here.
+    pub(super) fn note_freshness(&mut self) {
+        if let State::Follows = self.state
+            && let Some(at) = self.freshness.applied(self.sink.follower.cursor())
+        {
+            self.sink.follower.note_fresh(Some(at));
+        }
+    }
+
+    /// What is here is given up, in part or all.
+    pub(super) fn forget_freshness(&mut self) {
+        self.freshness.forget();
+        self.sink.follower.note_fresh(None);
+    }
+
     /// What a look has seen of the control line.
     pub fn look(&mut self, look: Look, words: &[AtomicU64], counts: &mut Counts) -> Result<(), LaneEnd> {
         let Some(line) = self.read(look, words)? else { return Ok(()) };
@@ -102,6 +127,7 @@ impl Lane<'_> {
                 Resume::Begin(why) => match self.goes_back_to(why, line) {
                     Some(to) => {
                         self.count_dropped(to, counts);
+                        self.forget_freshness();
                         self.sink.follower.begin_to_go_back(to);
                         self.source.begin_anew(to);
                         self.state = State::GoesBack;
