@@ -70,6 +70,10 @@ impl Step<'_> {
                 (_, Some(why)) => format!("{name} leaves, because it could not follow: {why}"),
                 _ => format!("{name} stays, and comes up to date"),
             };
+            if member.stage == Stage::Joining && stage == Stage::Whole {
+                // What fails from here on is another row of failures.
+                self.memory.failed.remove(&(shard, member.server));
+            }
             if failure.is_some() {
                 self.memory.put_off(shard, member.server, term, self.now);
             }

@@ -142,7 +142,7 @@ impl Site {
         let replication = format!("{}:11311", self.hosts.address(Site::host(server)));
         let (locator, secret) = (self.locator_address(), self.words("secret"));
         let mut arguments = vec!["-v", "-l", &clients, "--replication", &replication, "--secret-file", &secret];
-        arguments.extend(["-t", "1", "-m", "64", "-M", "--shards", &shards, "--locators", &locator]);
+        arguments.extend(["-t", "1", "-m", "64", "-I", "128k", "-M", "--shards", &shards, "--locators", &locator]);
         arguments.extend(["--replica-name", &name, "--host", &name, "--ack-replicas", &acks, "--ack-timeout", "2000"]);
         let log = self.path(&format!("{name}.log"));
         let ready = "remora: replication on tcp ";
