@@ -12,8 +12,8 @@ fn has_found_the_locator(site: &Site, name: &str) {
     });
 }
 
-/// What is printed, once it is done. A locator that could not run for a while, as on a busy machine,
-/// has an operator ask again.
+/// What is printed, once it is done. A locator that could not run for a while, as on a busy
+/// machine, has an operator ask again.
 fn done(locator: &Locator, words: &[&str]) -> String {
     wait_until(&format!("{words:?}"), || {
         let said = operator(locator, words);
