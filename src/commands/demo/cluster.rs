@@ -213,8 +213,16 @@ impl Cluster {
         Ok(ask(&self.locator, &Secret::none(), question, Instant::now() + WAIT_MAX)?)
     }
 
+    /// A locator that could not run for a while, as on a busy machine, has an operator ask again.
     fn order(&self, command: Command) -> anyhow::Result<()> {
-        self.ask(&Question::Change { command, dry_run: false }).map(drop)
+        let question = Question::Change { command, dry_run: false };
+        let until = Instant::now() + WAIT_MAX;
+        loop {
+            match self.ask(&question) {
+                Err(error) if error.to_string().contains("ask again") && Instant::now() < until => rest()?,
+                answer => return answer.map(drop),
+            }
+        }
     }
 
     fn status(&self) -> anyhow::Result<Status> {
