@@ -16,6 +16,7 @@ use super::forwarded::{Answer, Elsewhere, Parts, UnderWay, Wait};
 use super::target::{Gate, writes};
 use super::{Call, Engine, Outcome, watched};
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
+use crate::base::reused::Reused;
 use crate::protocol::reply::Fault;
 use crate::protocol::text::encode;
 use crate::protocol::{Refusal, Reply, Request};
@@ -325,7 +326,7 @@ pub(super) struct HeldAnswers {
     pub(super) parts: Parts,
     /// The error that stands in the place of the end of what is answered in parts, once one part
     /// has failed. Of the first such answer whose end is not let go of.
-    failure: Option<Box<[u8]>>,
+    failure: Option<Reused>,
 }
 
 /// What [`HeldAnswers::resolve`] let go of.
@@ -405,7 +406,7 @@ impl HeldAnswers {
     }
 
     /// A part has failed of what is answered in parts, and no part of it is held any more.
-    pub fn take_failure(&mut self) -> Option<Box<[u8]>> {
+    pub fn take_failure(&mut self) -> Option<Reused> {
         self.failure.take()
     }
 
@@ -427,8 +428,10 @@ impl HeldAnswers {
     /// that have not made it. `bytes` are the output's.
     pub fn resolve(&mut self, bytes: &mut Vec<u8>, judge: &Judge<'_>) -> Resolved {
         let mut resolved = Resolved::default();
-        // The bytes as they will be, and how many of them as they are that stands for.
+        // The bytes as they will be, and how many of them as they are that stands for. Nothing is
+        // moved for answers that stand at the end, as they do where nothing was answered here.
         let (mut rewritten, mut rewritten_upto) = (Vec::new(), 0);
+        let (end, mut appended) = (bytes.len(), 0);
         while let Some((_, front)) = self.queue.front() {
             let verdict = front.verdict(judge);
             if verdict == Verdict::Waits {
@@ -445,6 +448,11 @@ impl HeldAnswers {
             };
             let Some(words) = words else { continue };
             let place = |position: u64| (position - self.gone_bytes) as usize;
+            if place(range.start) == end && rewritten.is_empty() && rewritten_upto == 0 {
+                bytes.extend_from_slice(&words);
+                appended += words.len() as i64;
+                continue;
+            }
             rewritten.extend_from_slice(&bytes[rewritten_upto..place(range.start)]);
             rewritten.extend_from_slice(&words);
             rewritten_upto = place(range.end);
@@ -453,14 +461,17 @@ impl HeldAnswers {
             let growth = rewritten.len() as i64 - rewritten_upto as i64;
             rewritten.extend_from_slice(&bytes[rewritten_upto..]);
             *bytes = rewritten;
-            self.shift(growth);
+            appended += growth;
+        }
+        if appended != 0 {
+            self.shift(appended);
         }
         resolved
     }
 
     /// It waits for replicas no longer. Returns what is to stand in its place; None where it stands
     /// as it is.
-    fn end_wait(&mut self, held: &Held, verdict: Verdict, now: Instant, resolved: &mut Resolved) -> Option<Box<[u8]>> {
+    fn end_wait(&mut self, held: &Held, verdict: Verdict, now: Instant, resolved: &mut Resolved) -> Option<Reused> {
         self.goal_bytes -= held.goal.bytes();
         self.acks -= 1;
         resolved.answers += 1;
@@ -474,7 +485,7 @@ impl HeldAnswers {
     }
 
     /// What has come of it elsewhere is to stand in its place, unless that is nothing.
-    fn place(&mut self, elsewhere: Elsewhere) -> Option<Box<[u8]>> {
+    fn place(&mut self, elsewhere: Elsewhere) -> Option<Reused> {
         let answer = elsewhere.answer?;
         self.under_way.answered_bytes -= answer.bytes();
         match answer {
@@ -484,7 +495,7 @@ impl HeldAnswers {
     }
 
     /// A part has failed, if there are words. Nothing is to stand in its own place.
-    fn note_failure(&mut self, words: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+    fn note_failure(&mut self, words: Option<Reused>) -> Option<Reused> {
         self.failure = self.failure.take().or(words);
         None
     }

@@ -19,6 +19,7 @@
 
 use super::acks::{Held, Judge, Verdict};
 use super::output::Output;
+use crate::base::reused::Reused;
 use memchr::memrchr;
 
 /// An answer counts as so many bytes before it is there, at least.
@@ -77,9 +78,9 @@ pub struct Elsewhere {
 /// What has come of it.
 pub enum Answer {
     /// These bytes.
-    Given(Box<[u8]>),
+    Given(Reused),
     /// This error, as its client is to be told.
-    Failed(Box<[u8]>),
+    Failed(Reused),
 }
 
 impl Answer {
