@@ -12,7 +12,7 @@
 //! looks up), the time, and what has become of the shards ([`Reigns`]). The worker's side, which
 //! looks again and again, is `server/acks.rs`.
 
-use super::forwarded::{Answer, Elsewhere, Parts, UnderWay, Wait};
+use super::forwarded::{Parts, UnderWay, Wait};
 use super::target::{Gate, writes};
 use super::{Call, Engine, Outcome, watched};
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
@@ -317,7 +317,7 @@ pub(super) struct HeldAnswers {
     /// Memory that they point to.
     pub(super) goal_bytes: usize,
     /// How many have ever been in the queue.
-    pushed: u64,
+    pub(super) pushed: u64,
     /// How many of the queue wait for replicas.
     acks: usize,
     /// Of those that another server answers, and has not answered yet.
@@ -326,7 +326,7 @@ pub(super) struct HeldAnswers {
     pub(super) parts: Parts,
     /// The error that stands in the place of the end of what is answered in parts, once one part
     /// has failed. Of the first such answer whose end is not let go of.
-    failure: Option<Reused>,
+    pub(super) failure: Option<Reused>,
 }
 
 /// What [`HeldAnswers::resolve`] let go of.
@@ -393,16 +393,6 @@ impl HeldAnswers {
         self.queue.push_back((range, wait));
         self.pushed += 1;
         self.pushed - 1
-    }
-
-    /// The answer to what was forwarded under this number has come.
-    pub fn fulfil(&mut self, number: u64, answer: Answer) {
-        let first = self.pushed - self.queue.len() as u64;
-        let held = number.checked_sub(first).and_then(|at| self.queue.get_mut(at as usize));
-        if let Some((_, Wait::Forwarded(elsewhere))) = held {
-            self.under_way.end(elsewhere, &answer);
-            elsewhere.answer = Some(answer);
-        }
     }
 
     /// A part has failed of what is answered in parts, and no part of it is held any more.
@@ -482,22 +472,6 @@ impl HeldAnswers {
         let mut words = Vec::new();
         held.write_verdict(verdict, now, &mut words);
         Some(words.into())
-    }
-
-    /// What has come of it elsewhere is to stand in its place, unless that is nothing.
-    fn place(&mut self, elsewhere: Elsewhere) -> Option<Reused> {
-        let answer = elsewhere.answer?;
-        self.under_way.answered_bytes -= answer.bytes();
-        match answer {
-            Answer::Failed(words) if elsewhere.is_part => self.note_failure(Some(words)),
-            Answer::Given(words) | Answer::Failed(words) => (!words.is_empty()).then_some(words),
-        }
-    }
-
-    /// A part has failed, if there are words. Nothing is to stand in its own place.
-    fn note_failure(&mut self, words: Option<Reused>) -> Option<Reused> {
-        self.failure = self.failure.take().or(words);
-        None
     }
 
     /// What is held still stands so much further behind. All that was sent is where it was.
