@@ -16,11 +16,12 @@
 
 mod goal;
 
-use super::forwarded::{Answer, Elsewhere, Parts, UnderWay, Wait};
+use super::forwarded::{Parts, UnderWay, Wait};
 use super::target::{Gate, writes};
 use super::{Call, Engine, Outcome, watched};
 use crate::base::lease::Lease;
 use crate::base::limits::{ACK_MILLISECONDS_DEFAULT, HELD_ANSWERS_MAX, OUTPUT_BYTES_HIGH};
+use crate::base::reused::Reused;
 use crate::protocol::reply::Fault;
 use crate::protocol::text::encode;
 use crate::protocol::{Refusal, Reply, Request};
@@ -271,7 +272,7 @@ pub(super) struct HeldAnswers {
     /// Memory that they point to.
     pub(super) goal_bytes: usize,
     /// How many have ever been in the queue.
-    pushed: u64,
+    pub(super) pushed: u64,
     /// How many of the queue wait for replicas.
     acks: usize,
     /// Of those that another server answers, and has not answered yet.
@@ -280,7 +281,7 @@ pub(super) struct HeldAnswers {
     pub(super) parts: Parts,
     /// The error that stands in the place of the end of what is answered in parts, once one part
     /// has failed. Of the first such answer whose end is not let go of.
-    failure: Option<Box<[u8]>>,
+    pub(super) failure: Option<Reused>,
 }
 
 /// What [`HeldAnswers::resolve`] let go of.
@@ -349,18 +350,8 @@ impl HeldAnswers {
         self.pushed - 1
     }
 
-    /// The answer to what was forwarded under this number has come.
-    pub fn fulfil(&mut self, number: u64, answer: Answer) {
-        let first = self.pushed - self.queue.len() as u64;
-        let held = number.checked_sub(first).and_then(|at| self.queue.get_mut(at as usize));
-        if let Some((_, Wait::Forwarded(elsewhere))) = held {
-            self.under_way.end(elsewhere, &answer);
-            elsewhere.answer = Some(answer);
-        }
-    }
-
     /// A part has failed of what is answered in parts, and no part of it is held any more.
-    pub fn take_failure(&mut self) -> Option<Box<[u8]>> {
+    pub fn take_failure(&mut self) -> Option<Reused> {
         self.failure.take()
     }
 
@@ -382,8 +373,10 @@ impl HeldAnswers {
     /// that have not made it. `bytes` are the output's.
     pub fn resolve(&mut self, bytes: &mut Vec<u8>, judge: &Judge<'_>) -> Resolved {
         let mut resolved = Resolved::default();
-        // The bytes as they will be, and how many of them as they are that stands for.
+        // The bytes as they will be, and how many of them as they are that stands for. Nothing is
+        // moved for answers that stand at the end, as they do where nothing was answered here.
         let (mut rewritten, mut rewritten_upto) = (Vec::new(), 0);
+        let (end, mut appended) = (bytes.len(), 0);
         while let Some((_, front)) = self.queue.front() {
             let verdict = front.verdict(judge);
             if verdict == Verdict::Waits {
@@ -394,7 +387,7 @@ impl HeldAnswers {
                 Wait::Acks { held, is_part } => {
                     let words = self.end_wait(&held, verdict, judge.now, &mut resolved);
                     // What a part shows that has failed is taken back.
-                    let rest = words.is_some().then(Box::default);
+                    let rest = words.is_some().then(Reused::default);
                     if is_part { self.note_failure(words).or(rest) } else { words }
                 }
                 Wait::Forwarded(elsewhere) => self.place(elsewhere),
@@ -402,6 +395,11 @@ impl HeldAnswers {
             };
             let Some(words) = words else { continue };
             let place = |position: u64| (position - self.gone_bytes) as usize;
+            if place(range.start) == end && rewritten.is_empty() && rewritten_upto == 0 {
+                bytes.extend_from_slice(&words);
+                appended += words.len() as i64;
+                continue;
+            }
             rewritten.extend_from_slice(&bytes[rewritten_upto..place(range.start)]);
             rewritten.extend_from_slice(&words);
             rewritten_upto = place(range.end);
@@ -410,14 +408,17 @@ impl HeldAnswers {
             let growth = rewritten.len() as i64 - rewritten_upto as i64;
             rewritten.extend_from_slice(&bytes[rewritten_upto..]);
             *bytes = rewritten;
-            self.shift(growth);
+            appended += growth;
+        }
+        if appended != 0 {
+            self.shift(appended);
         }
         resolved
     }
 
     /// It waits for replicas no longer. Returns what is to stand in its place; None where it stands
     /// as it is.
-    fn end_wait(&mut self, held: &Held, verdict: Verdict, now: Instant, resolved: &mut Resolved) -> Option<Box<[u8]>> {
+    fn end_wait(&mut self, held: &Held, verdict: Verdict, now: Instant, resolved: &mut Resolved) -> Option<Reused> {
         self.goal_bytes -= held.goal.bytes();
         self.acks -= 1;
         resolved.answers += 1;
@@ -428,22 +429,6 @@ impl HeldAnswers {
         let mut words = Vec::new();
         held.write_verdict(verdict, now, &mut words);
         Some(words.into())
-    }
-
-    /// What has come of it elsewhere is to stand in its place, unless that is nothing.
-    fn place(&mut self, elsewhere: Elsewhere) -> Option<Box<[u8]>> {
-        let answer = elsewhere.answer?;
-        self.under_way.answered_bytes -= answer.bytes();
-        match answer {
-            Answer::Failed(words) if elsewhere.is_part => self.note_failure(Some(words)),
-            Answer::Given(words) | Answer::Failed(words) => (!words.is_empty()).then_some(words),
-        }
-    }
-
-    /// A part has failed, if there are words. Nothing is to stand in its own place.
-    fn note_failure(&mut self, words: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
-        self.failure = self.failure.take().or(words);
-        None
     }
 
     /// What is held still stands so much further behind. All that was sent is where it was.

@@ -17,8 +17,9 @@
 //! known which shards have some under way, and to whom ([`UnderWay`]): a later one goes the same
 //! way, or waits.
 
-use super::acks::{Held, Judge, Verdict};
+use super::acks::{Held, HeldAnswers, Judge, Verdict};
 use super::output::Output;
+use crate::base::reused::Reused;
 use memchr::memrchr;
 
 /// An answer counts as so many bytes before it is there, at least.
@@ -77,9 +78,9 @@ pub struct Elsewhere {
 /// What has come of it.
 pub enum Answer {
     /// These bytes.
-    Given(Box<[u8]>),
+    Given(Reused),
     /// This error, as its client is to be told.
-    Failed(Box<[u8]>),
+    Failed(Reused),
 }
 
 impl Answer {
@@ -137,6 +138,34 @@ impl UnderWay {
     /// What counts for the bound of an output: what has come, and what may come.
     pub(super) fn reserved_bytes(&self) -> usize {
         self.answered_bytes + self.count * self.usual_bytes
+    }
+}
+
+impl HeldAnswers {
+    /// The answer to what was forwarded under this number has come.
+    pub fn fulfil(&mut self, number: u64, answer: Answer) {
+        let first = self.pushed - self.queue.len() as u64;
+        let held = number.checked_sub(first).and_then(|at| self.queue.get_mut(at as usize));
+        if let Some((_, Wait::Forwarded(elsewhere))) = held {
+            self.under_way.end(elsewhere, &answer);
+            elsewhere.answer = Some(answer);
+        }
+    }
+
+    /// What has come of it elsewhere is to stand in its place, unless that is nothing.
+    pub(super) fn place(&mut self, elsewhere: Elsewhere) -> Option<Reused> {
+        let answer = elsewhere.answer?;
+        self.under_way.answered_bytes -= answer.bytes();
+        match answer {
+            Answer::Failed(words) if elsewhere.is_part => self.note_failure(Some(words)),
+            Answer::Given(words) | Answer::Failed(words) => (!words.is_empty()).then_some(words),
+        }
+    }
+
+    /// A part has failed, if there are words. Nothing is to stand in its own place.
+    pub(super) fn note_failure(&mut self, words: Option<Reused>) -> Option<Reused> {
+        self.failure = self.failure.take().or(words);
+        None
     }
 }
 

@@ -74,6 +74,11 @@ impl Target<'_> {
     pub fn place(&self) -> Option<Place> {
         self.at.map(|at| at.place)
     }
+
+    /// The same, if this is the very key of the target.
+    pub fn place_of(&self, key: &[u8]) -> Option<Place> {
+        self.at.filter(|at| std::ptr::eq(at.key, key)).map(|at| at.place)
+    }
 }
 
 impl Engine {

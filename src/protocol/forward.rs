@@ -121,6 +121,11 @@ pub fn is_forwardable(request: &Request<'_>) -> bool {
 }
 
 impl<'f> Asked<'f> {
+    /// Bytes of the frame.
+    pub fn frame_bytes(&self) -> usize {
+        ASKED_HEAD_BYTES + self.request.len()
+    }
+
     /// Append the frame.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let protocol = match self.protocol {

@@ -102,7 +102,7 @@ impl Executor<'_> {
             }
             let mut batch = Batch::new();
             let open_get = progress.open_get;
-            let then = self.gather(context.turn, &input[at.0..], open_get, keys, at.1, &mut batch);
+            let then = self.gather::<CAREFUL>(context.turn, &input[at.0..], open_get, keys, at.1, &mut batch);
             at.1 -= batch.len();
             match self.execute_batch::<CAREFUL>(context, &batch, input, &mut at.0, progress, output) {
                 Flow::On => {}
@@ -174,7 +174,7 @@ impl Executor<'_> {
             if let Some(state) = self.follow(context, outcome, progress) {
                 if let Outcome::Forward(key) = outcome {
                     let whole = &input[*consumed..][..*bytes];
-                    match self.pass_on(context, request, whole, key, progress, output) {
+                    match self.pass_on(context, (request, target), whole, key, progress, output) {
                         Flow::On => *consumed += bytes,
                         stops => return stops,
                     }
@@ -271,7 +271,7 @@ impl Executor<'_> {
     /// memory on its way. Inlined, as what follows from an outcome is: both are a part of every
     /// request, and are there twice.
     #[inline(always)]
-    fn gather<'r>(
+    fn gather<'r, const CAREFUL: bool>(
         &self,
         turn: &Turn<'_>,
         input: &'r [u8],
@@ -311,7 +311,10 @@ impl Executor<'_> {
         }
         // The first buckets have arrived by now. A single request could only wait for its own.
         if batch.len() > 1 {
-            batch.iter().filter_map(|(_, _, target)| target.place()).for_each(|place| engine.prefetch(turn, place));
+            // What goes to other servers looks at no record here.
+            let stays = |target: &Target<'_>| !CAREFUL || target.takes_writes();
+            let places = batch.iter().filter_map(|(_, _, target)| target.place().filter(|_| stays(target)));
+            places.for_each(|place| engine.prefetch(turn, place));
         }
         then
     }

@@ -207,7 +207,7 @@ fn a_flush_all_of_two_servers_is_answered_once_whatever_fails() {
             let expected = Resolved { answers: 1, failed: usize::from(!acknowledged) };
             assert_eq!(scene.resolve(usize::from(acknowledged), WITHIN * 2), expected);
             assert_eq!(scene.sent(), "", "another part is under way");
-            let answer = if answered { Answer::Given(Box::default()) } else { failed("SERVER_ERROR x\r\n") };
+            let answer = if answered { Answer::Given(Reused::default()) } else { failed("SERVER_ERROR x\r\n") };
             scene.output.fulfil(number, answer);
             scene.resolve(0, WITHIN * 2);
             let sent = scene.sent();
@@ -231,7 +231,7 @@ fn a_gat_waits_for_replicas_of_what_it_has_touched_here() {
         let mut scene = Scene::new();
         let keys = [&scene.keys(OWN)[..own], &scene.keys(OTHERS)[..theirs]].concat();
         for number in scene.gat(&keys) {
-            scene.output.fulfil(number, Answer::Given(Box::default()));
+            scene.output.fulfil(number, Answer::Given(Reused::default()));
         }
         assert_eq!(scene.output.awaits_replicas(), waits, "{keys:?}");
         scene.resolve(0, Duration::ZERO);
@@ -286,7 +286,7 @@ fn a_request_does_not_overtake_what_is_under_way_when_its_gate_opens() {
             target
         });
         assert_eq!(outcome, Outcome::Forward(at), "{line:?}");
-        scene.output.fulfil(number, Answer::Given(Box::default()));
+        scene.output.fulfil(number, Answer::Given(Reused::default()));
         assert_eq!(scene.engine.store().heads(crate::store::Reign::BIRTH)[0], head[0], "nothing is written");
         assert_eq!(scene.step(&line, at), Outcome::Done, "{line:?}");
     }

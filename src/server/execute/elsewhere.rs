@@ -5,6 +5,7 @@
 //! does it go by another way than an earlier one about its shard?
 
 use super::{Executor, Flow, has_waited_enough, next_attempt};
+use crate::base::reused::Reused;
 use crate::engine::forwarded::Elsewhere;
 use crate::engine::{Context, Outcome, Output, Target};
 use crate::protocol::reply::Fault;
@@ -60,7 +61,7 @@ impl Executor<'_> {
     pub(super) fn pass_on(
         &mut self,
         context: &mut Context<'_, '_>,
-        request: &Request<'_>,
+        (request, target): (&Request<'_>, Target<'_>),
         bytes: &[u8],
         at: u32,
         progress: &mut Progress,
@@ -77,13 +78,15 @@ impl Executor<'_> {
             return flow;
         }
         let store = self.shared.engine.store();
-        let frame = frame_of(request, bytes, at, self.protocol, |key| store.locate(key).place.shard());
+        let shard_of = |key: &[u8]| target.place_of(key).unwrap_or_else(|| store.locate(key).place).shard();
+        let frame = frame_of(request, bytes, at, self.protocol, shard_of);
         let (Some(forwarder), Some(frame)) = (self.forwarder.as_deref_mut(), frame) else {
             progress.care.serve_here(true);
             return Flow::Carefully;
         };
         let shard = frame.shard;
-        let Some(primary) = shard.and_then(|shard| forwarder.primary_of(store, shard)) else {
+        let way = shard.and_then(|shard| forwarder.way(store, shard, frame.bytes.len()));
+        let Some((owner, has_room)) = way else {
             if output.under_way(shard).is_some() {
                 return Flow::Stop(Self::wait(context, progress));
             }
@@ -98,12 +101,12 @@ impl Executor<'_> {
             progress.care.serve_here(shard.is_none() || closed.is_some());
             return Flow::Carefully;
         };
-        let (owner, has_room) = forwarder.owner(&primary, frame.bytes.len());
         if self.goes_otherwise(shard, owner, progress, output) || !has_room && !has_waited_enough(progress) {
             return Flow::Stop(Self::wait(context, progress));
         }
         if !has_room {
-            refuse_for_lack_of_room(context, request, &primary, progress, output);
+            let primary = self.forwarder.as_deref().and_then(|forwarder| forwarder.primary_of(store, shard?));
+            refuse_for_lack_of_room(context, request, primary.as_deref(), progress, output);
             return Flow::On;
         }
         (progress.parked_at, progress.is_last_try) = (None, false);
@@ -148,7 +151,7 @@ impl Executor<'_> {
             return Flow::Stop(Self::wait(context, progress));
         }
         if let Some(full) = full {
-            refuse_for_lack_of_room(context, request, full, progress, output);
+            refuse_for_lack_of_room(context, request, Some(full), progress, output);
             return Flow::On;
         }
         let (begin, flushed) = (output.end(), context.stats.cmd_flush.get());
@@ -220,7 +223,7 @@ impl Executor<'_> {
     fn submit(&mut self, frame: Frame<'_>, owner: u32, at: u64, progress: &Progress, output: &mut Output) {
         let Some(forwarder) = self.forwarder.as_deref_mut() else { return };
         let Frame { shard, part, protocol, reply, bytes, .. } = frame;
-        let is_part = matches!(part, Part::Key | Part::Flush);
+        let (is_part, since) = (matches!(part, Part::Key | Part::Flush), forwarder.now());
         let place = output.await_answer(at, Elsewhere { shard, owner, is_part, answer: None });
         forwarder.submit(Pending {
             client: progress.client,
@@ -229,9 +232,9 @@ impl Executor<'_> {
             part,
             reply,
             protocol,
-            bytes: bytes.into(),
+            bytes: Reused::from(&*bytes),
             owner,
-            since: Instant::now(),
+            since,
             stage: Stage::Queued,
             failures: 0,
             first_not_mine: None,
@@ -244,11 +247,13 @@ impl Executor<'_> {
 fn refuse_for_lack_of_room(
     context: &Context<'_, '_>,
     request: &Request<'_>,
-    primary: &Primary,
+    primary: Option<&Primary>,
     progress: &mut Progress,
     output: &mut Output,
 ) {
-    let why = format_args!("too many requests are under way to {}; nothing was done", primary.clients);
+    // The gate may have changed within the turn.
+    let name = primary.map_or("its primary", |primary| &primary.clients);
+    let why = format_args!("too many requests are under way to {name}; nothing was done");
     refuse_undone(context, request, why, progress, output);
 }
 

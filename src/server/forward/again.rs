@@ -40,12 +40,16 @@ pub(super) struct Redirect {
 }
 
 impl Redirect {
-    /// Whether it is of that shard, as long as its gate names this server and no gate has changed
-    /// since `reign`. The server that the gate names may become the primary, and the other one not
-    /// know that it is none any more: so a name is not believed for long.
+    /// Whether it is of that shard, as long as its gate names this server.
     pub(super) fn is_of(&self, shard: u32, named: &Arc<Primary>, reign: Reign) -> bool {
-        let is_fresh = || self.to.is_none() || self.heard.elapsed() < NOT_MINE_WITHIN;
-        self.shard == shard && self.by == *named && self.reign == reign && is_fresh()
+        self.shard == shard && self.by == *named && self.is_believed(reign)
+    }
+
+    /// Whether no gate has changed since it was heard, where `reign` is the store's. The server that
+    /// the gate names may become the primary, and the other one not know that it is none any more:
+    /// so a name is not believed for long.
+    pub(super) fn is_believed(&self, reign: Reign) -> bool {
+        self.reign == reign && (self.to.is_none() || self.heard.elapsed() < NOT_MINE_WITHIN)
     }
 }
 

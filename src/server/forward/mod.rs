@@ -26,6 +26,7 @@
 //! | [`again`] | those that are sent again, and those that have waited too long |
 //! | [`back`] | which have come back, by client and shard |
 //! | [`serving`] | the worker's side |
+//! | [`ways`] | to whom a request goes |
 
 mod again;
 mod back;
@@ -33,11 +34,9 @@ mod opening;
 mod owner;
 mod pending;
 mod serving;
+mod ways;
 
-use crate::base::limits::{
-    FORWARD_MARGIN_MILLISECONDS, FORWARD_MILLISECONDS_MAX, FORWARD_OWNERS_MAX, READ_BYTES_PER_TURN,
-};
-use crate::base::shards::ShardSet;
+use crate::base::limits::{FORWARD_MARGIN_MILLISECONDS, FORWARD_MILLISECONDS_MAX, READ_BYTES_PER_TURN};
 use crate::engine::forwarded::Answer;
 use crate::engine::{Engine, Output, WorkerStats};
 use crate::protocol::forward::{Answered, Asked, Fate, Framed, answer_bytes_max};
@@ -45,7 +44,6 @@ use crate::replication::secret::Secret;
 use crate::replication::standing::Chain;
 use crate::server::pipe::{Bytes, Pipe};
 use crate::server::table::Token;
-use crate::store::{Closed, Primary, Store};
 use crate::sys::poll::{Interest, Poller, Waker};
 use again::{LOOK, Redirect};
 use back::Back;
@@ -57,6 +55,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+use ways::Ways;
 
 /// The first link's number among a worker's tokens: listeners and sockets of UDP have lower ones.
 pub const FIRST: u32 = 1 << 17;
@@ -108,6 +107,10 @@ pub struct Forwarder {
     connecting: usize,
     /// When to look at what waits.
     look_at: Instant,
+    /// The clock, if it was read since something was sent.
+    now: Option<Instant>,
+    /// By shard, who executes what is about it.
+    ways: Ways,
     /// What has arrived, sealed.
     cipher: Box<[u8]>,
     /// What the budget of unfinished requests was last charged with.
@@ -132,6 +135,8 @@ impl Forwarder {
             ready: Vec::new(),
             connecting: 0,
             look_at: Instant::now(),
+            now: None,
+            ways: Ways::default(),
             cipher: vec![0; CIPHER_BYTES].into(),
             charged: 0,
         }
@@ -163,57 +168,9 @@ impl Forwarder {
         self.ready.push(token - FIRST);
     }
 
-    /// Who executes what is about a shard that takes no writes here, where that server is known and
-    /// can be asked.
-    pub fn primary_of(&self, store: &Store, shard: u32) -> Option<Arc<Primary>> {
-        if store.is_open(shard) {
-            return None;
-        }
-        let primary = store.primary_of(Closed { shard })?;
-        match self.redirects.iter().find(|redirect| redirect.is_of(shard, &primary, store.reign())) {
-            Some(Redirect { to: Some(to), .. }) => Some(to.clone()),
-            Some(_) if self.is_far(shard) => None,
-            _ => primary.replication.is_some().then_some(primary),
-        }
-    }
-
-    /// Whoever is followed in this shard is a replica itself.
-    fn is_far(&self, shard: u32) -> bool {
-        self.chain.distance(ShardSet::one(shard as usize)).depth > 1
-    }
-
-    /// Those of all shards that take no writes here, each once; None where one of them is not
-    /// known, or there is none.
-    pub fn all_primaries(&self, store: &Store) -> Option<Vec<Arc<Primary>>> {
-        let mut all: Vec<Arc<Primary>> = Vec::new();
-        for shard in (0..store.shards().len() as u32).filter(|shard| !store.is_open(*shard)) {
-            let primary = self.primary_of(store, shard)?;
-            if !all.iter().any(|known| known.replication == primary.replication) {
-                all.push(primary);
-            }
-        }
-        (!all.is_empty()).then_some(all)
-    }
-
-    /// The number of that server, and whether it takes one more request of so many bytes.
-    pub fn owner(&mut self, primary: &Arc<Primary>, bytes: usize) -> (u32, bool) {
-        let known = self.owners.iter().position(|owner| owner.is(primary));
-        let at = known.unwrap_or_else(|| self.add_owner(primary));
-        let has_room = self.owners.get(at).is_some_and(|owner| owner.has_room(bytes));
-        (at as u32, has_room && self.pending.has_room())
-    }
-
-    /// In a free place, or in that of one that nobody waits for; beyond all if there is none.
-    fn add_owner(&mut self, primary: &Arc<Primary>) -> usize {
-        let owner = Owner::new(primary.clone());
-        if self.owners.len() < FORWARD_OWNERS_MAX {
-            self.owners.push(owner);
-            return self.owners.len() - 1;
-        }
-        let Some(spare) = self.owners.iter().position(Owner::is_spare) else { return FORWARD_OWNERS_MAX };
-        self.note_down(spare);
-        self.owners[spare] = owner;
-        spare
+    /// When what is forwarded now was: the clock is read once for all of a turn, or nearly so.
+    pub fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
     }
 
     /// Whether a request of this client about this shard has come back and is not answered: by
@@ -276,6 +233,9 @@ impl Forwarder {
             taken?;
             if received == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if received < CIPHER_BYTES {
+                return Ok(()); // that was all, for now
             }
         }
         Ok(())
@@ -431,7 +391,9 @@ impl Forwarder {
     }
 
     /// Connect what is wanted, and send what there is to send: one write for each link, as a rule.
+    /// What is forwarded afterwards is so at another time.
     fn send(&mut self, poller: &Poller, now: Instant) {
+        self.now = None;
         for at in 0..self.owners.len() {
             if self.owners[at].wants_link(now) {
                 let address: Option<Arc<str>> = self.owners[at].primary.replication.as_deref().map(Arc::from);

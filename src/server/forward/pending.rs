@@ -1,5 +1,6 @@
 //! Requests that are forwarded and not answered yet, by the tags of their frames.
 
+use crate::base::reused::Reused;
 use crate::engine::forwarded::Answer;
 use crate::protocol::forward::Fate;
 use crate::protocol::reply::Fault;
@@ -53,7 +54,7 @@ pub struct Pending {
     /// What its client speaks.
     pub protocol: Protocol,
     /// As its client sent it, or as a get of one key.
-    pub bytes: Box<[u8]>,
+    pub bytes: Reused,
     /// By whom it is to be executed.
     pub owner: u32,
     /// Since when it waits.
@@ -79,7 +80,7 @@ impl Pending {
         match self.part {
             Part::Whole => return Answer::Given(bytes.into()),
             // Of a flush_all one answer stands for all parts.
-            Part::Flush | Part::Unlink => return Answer::Given(Box::default()),
+            Part::Flush | Part::Unlink => return Answer::Given(Reused::default()),
             Part::Key => {}
         }
         match bytes.strip_suffix(END) {

@@ -61,7 +61,8 @@ impl Worker<'_> {
     /// Put what is settled into its places.
     fn place_settled(&mut self) {
         let Some(forwarder) = &mut self.service.forwarder else { return };
-        for Settled { client, place, answer } in std::mem::take(&mut forwarder.settled) {
+        let mut settled = std::mem::take(&mut forwarder.settled);
+        for Settled { client, place, answer } in settled.drain(..) {
             // A client that has gone wants nothing any more.
             let Some(connection) = self.connections.get_mut(client) else { continue };
             if let Some(output) = &mut connection.output {
@@ -71,6 +72,7 @@ impl Worker<'_> {
                 self.answered.push(client);
             }
         }
+        forwarder.settled = settled;
     }
 }
 

@@ -2,14 +2,14 @@
 //! primary, answers that come late or never.
 
 use super::*;
-use crate::base::limits::KEY_BYTES_MAX;
+use crate::base::limits::{FORWARD_OWNERS_MAX, KEY_BYTES_MAX};
 use crate::engine::Settings;
 use crate::protocol::{Protocol, Reply};
 use crate::replication::link::Link;
 use crate::replication::secret::Side;
 use crate::replication::tls::Listening;
 use crate::replication::wire::{Greeting, Message, VERSION};
-use crate::store::StoreConfig;
+use crate::store::{Primary, Store, StoreConfig};
 use std::net::{SocketAddr, TcpListener};
 
 const CLIENT: Token = Token::other(1);
@@ -98,9 +98,8 @@ impl Scene {
 
     /// Forward a request of [`CLIENT`]'s.
     fn submit(&mut self, place: u64, line: &str) {
-        let primary = self.forwarder.primary_of(self.engine.store(), SHARD).expect("it is known");
-        let (owner, has_room) = self.forwarder.owner(&primary, line.len());
-        assert!(has_room);
+        let way = self.forwarder.way(self.engine.store(), SHARD, line.len());
+        let Some((owner, true)) = way else { panic!("{way:?}: its primary is known, and has room") };
         self.forwarder.submit(pending(place, line, owner));
     }
 
@@ -438,6 +437,48 @@ fn who_was_named_is_forgotten_when_a_gate_changes() {
         let asked = scene.forwarder.primary_of(scene.engine.store(), SHARD).expect("known");
         assert_eq!(asked.clients, owner.clients, "whom the gate names");
     }
+}
+
+/// Looked up once for a shard, and again once a gate has changed or the owner's place is another's.
+#[test]
+fn a_way_is_known_no_longer_than_it_leads_there() {
+    let numbered = |number: u8| Primary {
+        clients: format!("10.0.0.{number}:11211").into(),
+        replication: Some(format!("10.0.0.{number}:11212").into()),
+    };
+    let mut scene = Scene::new(&numbered(1));
+    let asked = |scene: &mut Scene, shard: u32| {
+        let (owner, has_room) = scene.forwarder.way(scene.engine.store(), shard, 10)?;
+        has_room.then(|| scene.forwarder.name(owner as usize).to_string())
+    };
+    let named = |number: u8| Some(format!("10.0.0.{number}:11211"));
+    for _ in 0..2 {
+        assert_eq!([0, SHARD].map(|shard| asked(&mut scene, shard)), [named(1), named(1)]);
+    }
+    scene.engine.store().close_gates_for([SHARD as usize], &numbered(2));
+    for _ in 0..2 {
+        assert_eq!([0, SHARD].map(|shard| asked(&mut scene, shard)), [named(1), named(2)]);
+    }
+    scene.engine.store().open_gates([SHARD as usize]);
+    assert_eq!(asked(&mut scene, SHARD), None, "it is done here");
+    scene.engine.store().close_gates([SHARD as usize], Some("10.0.0.3:11211"));
+    assert_eq!(asked(&mut scene, SHARD), None, "its replication port is not known");
+    // All places are taken, and the first one is given to another server.
+    assert_eq!(asked(&mut scene, 0), named(1));
+    for number in 0..=FORWARD_OWNERS_MAX as u8 {
+        scene.forwarder.owner(&Arc::new(numbered(100 + number)), 10);
+    }
+    assert_eq!(asked(&mut scene, 0), named(1));
+}
+
+#[test]
+fn the_clock_is_read_once_for_what_is_sent_together() {
+    let owner = FakeOwner::new();
+    let mut scene = Scene::new(&owner.primary(1));
+    let first = scene.forwarder.now();
+    assert_eq!(scene.forwarder.now(), first);
+    scene.turn();
+    assert!(scene.forwarder.now() > first, "later requests may wait for as long as these");
 }
 
 #[test]

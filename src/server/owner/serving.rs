@@ -7,13 +7,15 @@
 
 use super::link::{About, Blocked, Forwarder, Held, Link, Parked};
 use crate::base::limits::{
-    KEY_BYTES_MAX, PARK_MILLISECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READS_AHEAD_MAX,
+    BATCH_REQUESTS_MAX, KEY_BYTES_MAX, PARK_MILLISECONDS_MAX, READ_BUFFER_BYTES, READ_BYTES_PER_TURN, READS_AHEAD_MAX,
 };
-use crate::engine::{Attempt, Context, Outcome, Output, Target};
+use crate::engine::{Attempt, Context, Engine, Outcome, Output, Target};
 use crate::protocol::forward::{Asked, Fate, FrameError, Framed, encode_answer, is_forwardable, request_bytes_max};
-use crate::protocol::{Parsed, Refusal, Request};
+use crate::protocol::{KeyScratch, Parsed, Refusal, Request};
+use crate::server::execute::KeyScratches;
 use crate::server::service::Service;
-use crate::store::{Closed, Turn};
+use crate::store::{Closed, Place, Turn};
+use arrayvec::ArrayVec;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -117,22 +119,50 @@ impl Service<'_> {
 
     /// Begin the whole frames that have arrived, in their order, as many as may be.
     fn begin_frames(&mut self, turn: &Turn<'_>, link: &mut Link, left: &mut u32) -> Result<(), End> {
-        self.for_each_frame(link, |service, link, asked| {
-            if *left == 0 || !link.takes_more() {
-                return Ok(false);
+        self.for_each_batch(link, |service, link, frames| service.begin_batch(turn, link, frames, left))
+    }
+
+    /// Begin those of a batch that may be; returns how many. All are read before the first is
+    /// executed, so that the memory that they need is on its way.
+    fn begin_batch(
+        &mut self,
+        turn: &Turn<'_>,
+        link: &mut Link,
+        frames: &[Asked<'_>],
+        left: &mut u32,
+    ) -> Result<usize, Broken> {
+        let engine = &self.shared.engine;
+        let mut scratches: KeyScratches = [[0; KEY_BYTES_MAX]; BATCH_REQUESTS_MAX];
+        let mut batch = ArrayVec::<_, BATCH_REQUESTS_MAX>::new();
+        for (asked, scratch) in frames.iter().zip(&mut scratches).take(*left as usize) {
+            batch.push((asked, Content::of(engine, asked, scratch)?));
+        }
+        if batch.len() > 1 {
+            batch.iter().filter_map(|(_, content)| content.place()).for_each(|place| engine.prefetch(turn, place));
+        }
+        let (mut output, mut begun) = (self.buffers.take_output(), 0);
+        for (asked, content) in &batch {
+            if !link.takes_more() {
+                break;
             }
-            *left -= 1;
-            service.stats.forwarded_in.increment();
-            service.begin(turn, link, asked).map(|()| true)
-        })
+            begun += 1;
+            self.stats.forwarded_in.increment();
+            match content {
+                Content::Request(request, target) => self.begin(turn, link, asked, (request, *target), &mut output),
+                Content::Refused(why) => link.answer(asked.tag, Fate::Refused, why),
+            }
+        }
+        self.buffers.give_output(output);
+        *left -= begun;
+        Ok(begun as usize)
     }
 
     /// The server ends: nothing that has not been begun is.
     fn refuse_rest(&mut self, link: &mut Link) -> Result<(), End> {
         let read = self.read_link(link);
-        self.for_each_frame(link, |_, link, asked| {
-            link.answer(asked.tag, Fate::Refused, b"this server is ending");
-            Ok(true)
+        self.for_each_batch(link, |_, link, frames| {
+            frames.iter().for_each(|asked| link.answer(asked.tag, Fate::Refused, b"this server is ending"));
+            Ok(frames.len())
         })?;
         // A forwarder that sends no more still takes what it is owed.
         match read {
@@ -141,36 +171,39 @@ impl Service<'_> {
         }
     }
 
-    /// Call `take` with the whole frames that have arrived, until it says false: then some are
-    /// left.
-    fn for_each_frame(
+    /// Call `take` with the whole frames that have arrived, a batch at a time, until it takes fewer
+    /// of them than there are: then some are left.
+    fn for_each_batch(
         &mut self,
         link: &mut Link,
-        mut take: impl FnMut(&mut Self, &mut Link, &Asked<'_>) -> Result<bool, Broken>,
+        mut take: impl FnMut(&mut Self, &mut Link, &[Asked<'_>]) -> Result<usize, Broken>,
     ) -> Result<(), End> {
         let bytes_max = request_bytes_max(self.shared.engine.parse_limits().value_bytes_max);
         let incoming = std::mem::take(&mut link.pipe.incoming);
         let (input, mut consumed) = (incoming.pending(), 0);
         link.has_left = false;
         let taken = loop {
-            match Asked::decode(&input[consumed..], bytes_max) {
-                Ok(Framed::Whole(asked, bytes)) => match take(self, link, &asked) {
-                    Ok(true) => consumed += bytes,
-                    Ok(false) => {
-                        link.has_left = true;
-                        break Ok(());
-                    }
-                    Err(broken) => break Err(broken),
-                },
-                Ok(Framed::Incomplete { .. }) => break Ok(()),
-                Ok(Framed::TooLarge { tag, frame_bytes }) => {
+            let (frames, then) = gather(&input[consumed..], bytes_max);
+            let count = match take(self, link, &frames) {
+                Ok(count) => count,
+                Err(broken) => break Err(broken),
+            };
+            consumed += frames[..count].iter().map(Asked::frame_bytes).sum::<usize>();
+            if count < frames.len() {
+                link.has_left = true;
+                break Ok(());
+            }
+            match then {
+                Then::More => {}
+                Then::Incomplete => break Ok(()),
+                Then::TooLarge { tag, frame_bytes } => {
                     link.answer(tag, Fate::Refused, Refusal::TooLarge.words());
                     consumed += frame_bytes;
                     if consumed >= input.len() {
                         break Ok(()); // the rest of it is to come
                     }
                 }
-                Err(error) => break Err(error.into()),
+                Then::Broken(error) => break Err(error.into()),
             }
         };
         link.pipe.incoming = incoming;
@@ -179,35 +212,25 @@ impl Service<'_> {
     }
 
     /// Execute one that has just come, unless it is to wait behind another one.
-    fn begin(&mut self, turn: &Turn<'_>, link: &mut Link, asked: &Asked<'_>) -> Result<(), Broken> {
-        let (engine, mut scratch) = (&self.shared.engine, [0; KEY_BYTES_MAX]);
-        let request = match asked.protocol.parse(asked.request, engine.parse_limits(), &mut scratch) {
-            Parsed::Request(request, bytes) if bytes == asked.request.len() => request,
-            Parsed::Request(..) | Parsed::Incomplete { .. } => return Err(Broken::NotOne),
-            // The forwarder takes it for a request: its limits are others, or its version is.
-            Parsed::Rejected(rejection) => {
-                link.answer(asked.tag, Fate::Refused, rejection.refusal.words());
-                return Ok(());
-            }
-        };
-        if !is_forwardable(&request) {
-            link.answer(asked.tag, Fate::Refused, b"such a request is not forwarded");
-            return Ok(());
-        }
-        let target = engine.target(&request);
+    fn begin(
+        &mut self,
+        turn: &Turn<'_>,
+        link: &mut Link,
+        asked: &Asked<'_>,
+        (request, target): (&Request<'_>, Target<'_>),
+        output: &mut Box<Output>,
+    ) {
         let (about, within) = (about(target), Duration::from_millis(asked.within_milliseconds.into()));
         if link.blocked.has(about) {
-            link.park(asked, about, None);
-            return Ok(());
+            return link.park(asked, about, None);
         }
-        let trial = Trial { request: &request, target, resume: None, last_try: false };
-        if let Some(resume) = self.attempt(turn, link, &trial, asked.tag, within) {
+        let trial = Trial { request, target, resume: None, last_try: false };
+        if let Some(resume) = self.attempt(turn, link, &trial, (asked.tag, within), output) {
             self.stats.parked_requests.increment();
             link.park(asked, about, Some(resume));
             // The room may be another worker's to reclaim, and that one may be asleep.
             self.shared.wake_all();
         }
-        Ok(())
     }
 
     /// Try those again that wait for room, in their order.
@@ -258,34 +281,38 @@ impl Service<'_> {
         let last_try = is_over || waited >= Duration::from_millis(PARK_MILLISECONDS_MAX);
         let (target, within) = (engine.target(&request), one.within.saturating_sub(waited));
         let trial = Trial { request: &request, target, resume, last_try };
-        let again = self.attempt(turn, link, &trial, asked.tag, within);
+        let mut output = self.buffers.take_output();
+        let again = self.attempt(turn, link, &trial, (asked.tag, within), &mut output);
+        self.buffers.give_output(output);
         one.resume = again.or(resume);
         again.is_some()
     }
 
-    /// Try a request, and answer it, or hold its answer for `within` at most. Some where there is
-    /// no room: the offset to go on from.
+    /// Try a request of this tag, by way of an empty output, and answer it, or hold its answer for
+    /// `within` at most. Some where there is no room: the offset to go on from.
     fn attempt(
         &mut self,
         turn: &Turn<'_>,
         link: &mut Link,
         trial: &Trial<'_>,
-        tag: u32,
-        within: Duration,
+        (tag, within): (u32, Duration),
+        output: &mut Box<Output>,
     ) -> Option<u32> {
-        let (mut output, mut parked) = (self.buffers.take_output(), None);
-        match self.execute_for(turn, link.pipe.descriptor(), trial, &mut output) {
+        let mut parked = None;
+        match self.execute_for(turn, link.pipe.descriptor(), trial, output) {
             Tried::Done if output.is_holding() => {
                 output.hold_within(within);
                 output.detach(self.shared.engine.store(), turn);
-                link.hold(tag, output);
-                return None;
+                link.hold(tag, std::mem::replace(output, self.buffers.take_output()));
             }
-            Tried::Done => self.answer_with(turn, link, tag, &mut output),
+            Tried::Done => self.answer_with(turn, link, tag, output),
             Tried::NoRoom(offset) => parked = Some(offset),
             Tried::Elsewhere(closed) => self.give_back(link, tag, closed),
         }
-        self.buffers.give_output(output);
+        if !output.is_empty() {
+            // What has been begun of it is not the next one's.
+            *output = self.buffers.take_output();
+        }
         parked
     }
 
@@ -389,6 +416,70 @@ impl Service<'_> {
         let (input, output) = std::mem::take(&mut link.charged);
         self.shared.input_budget.give(input);
         self.shared.output_budget.give(output);
+    }
+}
+
+/// Whole frames, before the first of them is begun.
+type Frames<'f> = ArrayVec<Asked<'f>, BATCH_REQUESTS_MAX>;
+
+/// What stands behind a batch of frames.
+enum Then {
+    /// Perhaps more of them, or nothing.
+    More,
+    /// The start of one.
+    Incomplete,
+    /// One that is too large: see [`Framed`].
+    TooLarge { tag: u32, frame_bytes: usize },
+    /// No frame.
+    Broken(FrameError),
+}
+
+/// The whole frames at the start of `input`, as many as are a batch.
+fn gather(input: &[u8], request_bytes_max: usize) -> (Frames<'_>, Then) {
+    let (mut frames, mut rest) = (Frames::new(), input);
+    while !frames.is_full() {
+        let then = match Asked::decode(rest, request_bytes_max) {
+            Ok(Framed::Whole(asked, bytes)) => {
+                frames.push(asked);
+                rest = &rest[bytes..];
+                continue;
+            }
+            Ok(Framed::Incomplete { .. }) => Then::Incomplete,
+            Ok(Framed::TooLarge { tag, frame_bytes }) => Then::TooLarge { tag, frame_bytes },
+            Err(error) => Then::Broken(error),
+        };
+        return (frames, then);
+    }
+    (frames, Then::More)
+}
+
+/// What is in a frame.
+enum Content<'f> {
+    /// This, and where its key belongs.
+    Request(Request<'f>, Target<'f>),
+    /// Nothing that is done, and why.
+    Refused(&'static [u8]),
+}
+
+impl<'f> Content<'f> {
+    /// Inlined: what it returns is large, and goes straight into a batch.
+    #[inline(always)]
+    fn of(engine: &Engine, asked: &Asked<'f>, scratch: &'f mut KeyScratch) -> Result<Content<'f>, Broken> {
+        let request = match asked.protocol.parse(asked.request, engine.parse_limits(), scratch) {
+            Parsed::Request(request, bytes) if bytes == asked.request.len() => request,
+            Parsed::Request(..) | Parsed::Incomplete { .. } => return Err(Broken::NotOne),
+            // The forwarder takes it for a request: its limits are others, or its version is.
+            Parsed::Rejected(rejection) => return Ok(Content::Refused(rejection.refusal.words())),
+        };
+        if !is_forwardable(&request) {
+            return Ok(Content::Refused(b"such a request is not forwarded"));
+        }
+        let target = engine.target(&request);
+        Ok(Content::Request(request, target))
+    }
+
+    fn place(&self) -> Option<Place> {
+        if let Content::Request(_, target) = self { target.place() } else { None }
     }
 }
 

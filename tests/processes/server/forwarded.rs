@@ -50,6 +50,31 @@ fn without_room(test: impl FnOnce(Full, Box<dyn FnOnce() + '_>)) {
     test(Full::new(server), Box::new(move || drop(turn)));
 }
 
+/// Frames are read in batches, and begun as far as a turn's share goes; the others come later.
+#[test]
+fn frames_that_come_together_are_each_answered_once() {
+    for requests_per_turn in [1, 3, 16, 20] {
+        let config = ServerConfig { requests_per_turn, ..ServerConfig::default() };
+        let server = Within::start(config, MEMORY_BYTES);
+        let mut forwarder = server.link();
+        let asked: Vec<(String, String)> = (0..50)
+            .flat_map(|number| {
+                let set = (format!("set key-{number} 0 0 1\r\n0\r\n"), "STORED\r\n".to_string());
+                let count = |by| (format!("incr key-{number} {number}\r\n"), format!("{}\r\n", number * by));
+                // One that is refused stands among the others.
+                [set, count(1), (format!("get key-{number} a\r\n"), "such a request is not forwarded".into()), count(2)]
+            })
+            .collect();
+        let requests: Vec<&[u8]> = asked.iter().map(|(request, _)| request.as_bytes()).collect();
+        let first = forwarder.send(Protocol::Text, NEVER, &requests);
+        for (tag, (request, words)) in (first..).zip(&asked) {
+            let answer = forwarder.answer();
+            assert_eq!((answer.tag, &answer.text()), (tag, words), "{request:?}, {requests_per_turn} in a turn");
+        }
+        assert_eq!(server.stat("forwarded_in"), requests.len() as u64);
+    }
+}
+
 #[test]
 fn a_request_that_waits_for_room_holds_up_its_own_shard_alone() {
     without_room(|full, let_go| {

@@ -48,6 +48,26 @@ fn answers_of_others_stand_where_their_requests_stood() {
     assert_eq!(released(&mut output), "six", "numbers go on");
 }
 
+/// Whether they come one by one or together, and whether the socket has taken what is before them.
+#[test]
+fn answers_at_the_end_are_appended_in_their_order() {
+    for (before, sent_bytes) in [("", 0), ("own ", 0), ("own ", 2)] {
+        let mut output = Output::default();
+        output.bytes().extend_from_slice(before.as_bytes());
+        let [one, two, three, four] = [1, 2, 1, 2].map(|shard| forward(&mut output, Some(shard), false));
+        assert_eq!(sent(&mut output, sent_bytes), before[..sent_bytes]);
+        output.fulfil(one, given("one "));
+        output.fulfil(three, given("three "));
+        assert_eq!(released(&mut output), [&before[sent_bytes..], "one "].concat());
+        output.bytes().extend_from_slice(b"here ");
+        output.fulfil(two, given("two "));
+        assert_eq!(released(&mut output), "two three ");
+        output.fulfil(four, given("four "));
+        assert_eq!(released(&mut output), "four here ");
+        assert!(output.is_empty());
+    }
+}
+
 #[test]
 fn the_error_of_a_part_stands_in_the_place_of_the_end() {
     let mut output = Output::default();
