@@ -5,6 +5,7 @@ mod any;
 #[allow(dead_code)] // a part of it is used here
 mod etcd;
 mod life;
+mod locator;
 mod member;
 mod scripted;
 

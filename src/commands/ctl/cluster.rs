@@ -58,6 +58,12 @@ pub enum What {
     Map,
     /// Show what was decided lately, and why
     Events,
+    /// Print each new version of the map as it comes, a line each
+    Watch {
+        /// End after so many
+        #[arg(long, value_name = "VERSIONS", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
     /// Give this server its part of the shards
     Add {
         /// Its name; without it all that have found the locator
@@ -168,6 +174,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let text = if args.json { serde_json::to_string_pretty(&status)? + "\n" } else { table(&status) };
             return Ok(print(format_args!("{text}"))?);
         }
+        What::Watch { count } => {
+            let patience = Duration::from_secs(args.wait);
+            return super::watch::run(&args.locators, &asking.secret, args.json, count, patience);
+        }
         What::Map => asking.ask(&Question::Map)?,
         What::Events => {
             let events: Vec<Decided> = serde_json::from_str(&asking.ask(&Question::Events)?)?;
@@ -193,7 +203,9 @@ fn command_of(what: What) -> (Command, Dry) {
         What::Failover { name, force, dry } => (Command::Failover { server: name, force }, dry),
         What::Pause { name, dry } => (Command::Pause { server: name }, dry),
         What::Resume { name, dry } => (Command::Resume { server: name }, dry),
-        What::Init { .. } | What::Status | What::Map | What::Events => unreachable!("these are asked otherwise"),
+        What::Init { .. } | What::Status | What::Map | What::Events | What::Watch { .. } => {
+            unreachable!("these are asked otherwise")
+        }
     }
 }
 

@@ -27,8 +27,8 @@ const ENOUGH: u64 = 300;
 
 /// A running `remora locator`.
 pub(super) struct Locator {
-    child: Child,
-    address: String,
+    pub(super) child: Child,
+    pub(super) address: String,
 }
 
 impl Locator {
@@ -386,7 +386,7 @@ fn of_two_locators_the_other_one_takes_charge() {
 }
 
 /// `remora ctl cluster`; what it prints, on standard output or, where it fails, on standard error.
-fn operator(locator: &Locator, words: &[&str]) -> Result<String, String> {
+pub(super) fn operator(locator: &Locator, words: &[&str]) -> Result<String, String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remora"));
     command.args(["ctl", "cluster", "--locators", &locator.address, "--wait", "20"]).args(words);
     let output = command.stdin(Stdio::null()).output().expect("the remora binary starts");
