@@ -71,10 +71,6 @@ pub trait MapStore: Send {
     /// or two seconds: whoever is in charge and does not call loses it after [`LEASE_SECONDS`].
     fn lead(&mut self, me: &str) -> Result<Lead, StoreError>;
 
-    /// From now on the generation is above this one, where it was not already; it is returned. For
-    /// a store that was put back to an older copy: servers have heard of higher ones.
-    fn rise(&mut self, above: u64) -> Result<u64, StoreError>;
-
     /// What is kept: whatever anybody was told to be written before this call, or later.
     fn load(&mut self) -> Result<Option<Stored>, StoreError>;
 
@@ -82,10 +78,6 @@ pub trait MapStore: Send {
     /// locator is in charge at that moment. After an error it may be written or not;
     /// [`MapStore::load`] tells.
     fn swap(&mut self, expected: Option<u64>, bytes: &[u8]) -> Result<Swapped, StoreError>;
-
-    /// Whether what is kept has another revision than `seen` (0: nothing is kept). Waits for that,
-    /// at most so long, and [`CALL_MAX`] besides.
-    fn wait(&mut self, seen: u64, at_most: Duration) -> Result<bool, StoreError>;
 }
 
 /// Why a store did not do it.
