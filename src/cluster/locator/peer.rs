@@ -184,16 +184,16 @@ impl Peer<'_> {
         if let Message::Introduction(introduction) = &message {
             self.knows = introduction.map_version;
         }
-        match event_of(message, self.id, &self.outbox) {
-            Heard::Event(event) => self.shared.common.events.send(event).is_ok(),
+        if matches!(message, Message::Watch) {
             // The map itself comes before this answer.
-            Heard::Watch => {
-                let published = &self.shared.common.published;
-                let told = published.map_after(0).map_or(0, |map| map.version);
-                self.outbox.say(published.answer(told));
-                true
-            }
-            Heard::Nonsense => {
+            let published = &self.shared.common.published;
+            let told = published.map_after(0).map_or(0, |map| map.version);
+            self.outbox.say(published.answer(told));
+            return true;
+        }
+        match event_of(message, self.id, &self.outbox) {
+            Some(event) => self.shared.common.events.send(event).is_ok(),
+            None => {
                 self.outbox.say(Message::Refused("that makes no sense to a locator".into()));
                 true
             }
@@ -227,23 +227,13 @@ fn send_all(link: &mut Link, answers: &Receiver<Message>) -> Result<bool, WireEr
     Ok(false)
 }
 
-/// What a message is.
-enum Heard {
-    /// For the thread that decides.
-    Event(Event),
-    /// An observer's.
-    Watch,
-    /// A peer may not say it.
-    Nonsense,
-}
-
-fn event_of(message: Message, peer: PeerId, outbox: &Outbox) -> Heard {
+/// What a message is to the thread that decides; None where a peer may not say it.
+fn event_of(message: Message, peer: PeerId, outbox: &Outbox) -> Option<Event> {
     let outbox = || outbox.clone();
-    Heard::Event(match message {
+    Some(match message {
         Message::Introduction(introduction) => Event::Introduced { peer, introduction, outbox: outbox() },
         Message::Report { sent, report } => Event::Reported { peer, sent, report },
         Message::Ask(text) => Event::Asked { text, outbox: outbox() },
-        Message::Watch => return Heard::Watch,
-        _ => return Heard::Nonsense,
+        _ => return None,
     })
 }

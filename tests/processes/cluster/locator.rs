@@ -106,8 +106,8 @@ fn switches(locator: &Locator) -> u64 {
     tasks.map_while(Result::ok).map(status).map(count).sum()
 }
 
-/// A map that takes nearly as much as one may: every server has long names, and every shard changes.
-/// As a text within a text it would be longer than any message.
+/// A map that takes nearly as much as one may. As a text within a text it would be longer than any
+/// message.
 fn large() -> Map {
     let mut map = Map::born("0123456789abcdef0123456789abcdef".into(), 1024, Policy::default());
     let server = |id: u16| Server {
