@@ -16,6 +16,7 @@
 //! from the one to the other, over servers that hand one on each ([`Work::level`]). So a server
 //! that is added takes its part and nobody else moves anything.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 /// Servers that share shards with one server, at most, where there are more to choose from: half of
@@ -141,7 +142,7 @@ impl<'a> Work<'a> {
             (((2 * at + 1) << 32) / (2 * of_zone.len()).max(1), zones[server])
         };
         let mut in_ring = staying.clone();
-        in_ring.sort_by_key(|server| rank(*server));
+        in_ring.sort_by_cached_key(|server| rank(*server));
         let mut ring = vec![None; servers.len()];
         in_ring.iter().enumerate().for_each(|(place, server)| ring[*server] = Some(place));
         Work {
@@ -220,13 +221,11 @@ impl<'a> Work<'a> {
                 let rank = |server: &usize| {
                     let (lacks, is_new_zone) = (lacks(*server), !self.has_zone(shard, self.zones[*server], None));
                     let lacks_part = lacks * 1024 / self.quota[*server].max(1) as i64;
-                    (lacks > 0, is_new_zone, std::cmp::Reverse(self.sharing(*server, shard, None)), lacks_part)
+                    let sharing = Reverse(self.sharing(*server, shard, None));
+                    // Of equal ones the first by name.
+                    (lacks > 0, is_new_zone, sharing, lacks_part, Reverse(&self.servers[*server].name))
                 };
-                // Of equal ones the first by name.
-                let best = allowed.max_by(|one, other| {
-                    let names = || self.servers[*other].name.cmp(&self.servers[*one].name);
-                    rank(one).cmp(&rank(other)).then_with(names)
-                });
+                let best = allowed.max_by_key(rank);
                 let Some(best) = best else { break };
                 self.give(best, shard);
             }
@@ -288,13 +287,25 @@ impl<'a> Work<'a> {
         self.held[server].iter().copied().filter(move |shard| self.after[*shard].primary() == Some(server))
     }
 
+    /// Whether this copy of `from` may pass to `to`.
+    fn may_pass(&self, shard: usize, from: usize, to: usize) -> bool {
+        self.may_have(to, shard, Some(from)) && !self.after[shard].holders.contains(&to)
+    }
+
+    /// Whether there is a shard of `from` that can pass to `to`. This is asked far more often than
+    /// which one is best.
+    fn can_pass(&self, of: Of, from: usize, to: usize) -> bool {
+        match of {
+            Of::Copies => self.held[from].iter().any(|shard| self.may_pass(*shard, from, to)),
+            Of::Primaries => self.led(from).any(|shard| self.after[shard].holders.contains(&to)),
+        }
+    }
+
     /// A shard of `from` that can pass to `to`: best one whose copy at `from` is new as well.
     fn passes(&self, of: Of, from: usize, to: usize) -> Option<usize> {
         match of {
             Of::Copies => {
-                let may = |shard: &&usize| {
-                    self.may_have(to, **shard, Some(from)) && !self.after[**shard].holders.contains(&to)
-                };
+                let may = |shard: &&usize| self.may_pass(**shard, from, to);
                 let cost = |shard: &&usize| {
                     let zone_is_new = !self.has_zone(**shard, self.zones[to], Some(from));
                     let sharing = self.sharing(to, **shard, Some(from));
@@ -348,7 +359,7 @@ impl<'a> Work<'a> {
         let mut queue: VecDeque<usize> = (0..self.servers.len()).filter(|server| reached[*server]).collect();
         while let Some(from) = queue.pop_front() {
             for to in 0..self.servers.len() {
-                if reached[to] || self.ring[to].is_none() || self.passes(of, from, to).is_none() {
+                if reached[to] || self.ring[to].is_none() || !self.can_pass(of, from, to) {
                     continue;
                 }
                 reached[to] = true;

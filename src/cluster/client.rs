@@ -130,7 +130,7 @@ fn ask_one(
     };
     Message::Ask(text.into()).send(&mut link, until).map_err(wire)?;
     match Message::receive(&mut link, until).map_err(wire)? {
-        Message::Answer { is_done: true, body } => Ok(Some(body)),
+        Message::Answer { is_done: true, body } | Message::Map(body) => Ok(Some(body)),
         Message::Answer { is_done: false, body } | Message::Refused(body) => Err(AskError::Refused(body)),
         Message::NotInCharge { .. } => Ok(None),
         other => Err(AskError::OutOfPlace(locator.into(), format!("{other:?}"))),

@@ -10,17 +10,25 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | [`deciding`] | the thread "locator": events in; answers, maps and reasons out |
+//! | [`charge`] | being in charge: what is stored, what is being written, who waits for that |
+//! | [`lately`] | what was decided lately, to be shown |
 //! | [`keeping`] | the thread "locator-store": in charge or not, and writing maps |
 //! | [`peer`] | connections, a thread each |
+//! | [`outbox`] | what is to be said to one of them |
 //! | [`published`] | what all connections tell: the map, and who is in charge |
 //! | [`verify`] | a server's connection has ended: has its process? |
+//! | [`verifying`] | threads that look, and servers that wait for one |
 //! | [`watch`] | whether the thread that decides has stood still |
 
+pub mod charge;
 pub mod deciding;
 pub mod keeping;
+pub mod lately;
+pub mod outbox;
 pub mod peer;
 pub mod published;
 pub mod verify;
+pub mod verifying;
 pub mod watch;
 
 use super::store::MapStore;

@@ -17,6 +17,7 @@
 //! | [`wire`] | what servers, locators and operators say to one another |
 //! | [`locator`] | the process that decides |
 //! | [`client`] | an operator's side |
+//! | [`observer`] | the side of whoever watches the map |
 //! | [`member`] | a server's side: it does what the map asks of it, and reports |
 //! | [`store`] | where the map is kept: a folder, or etcd |
 //! | [`discovery`] | the map's servers, as clients of ElastiCache ask for them |
@@ -29,6 +30,7 @@ pub mod duty;
 pub mod locator;
 pub mod map;
 pub mod member;
+pub mod observer;
 pub mod report;
 pub mod store;
 pub mod wire;

@@ -6,12 +6,16 @@
 //! | --- | --- | --- |
 //! | a server | `introduction`, then `report` again and again; `map` where it is asked to tell it | `lease` for each report, `map` whenever there is a new one; `tell-map` |
 //! | an operator | `ask`, again and again | one `answer` each |
-//! | an observer | `watch` | `map` whenever there is a new one |
+//! | an observer | `watch`, again and again | `map` whenever there is a new one; `current` for each `watch` besides |
 //!
 //! A locator that is not in charge answers each of these with `not-in-charge`, and the connection
 //! stays: it may be in charge one day. `refused` is the last word on a connection.
+//!
+//! The map stands in its message as it is stored, not as a text within a text. So a map that can be
+//! stored fits into a message.
 
 use super::report::{Introduction, Report};
+use super::store::STORED_BYTES_MAX;
 use crate::replication::link::{Link, LinkError};
 use crate::replication::wire as frames;
 use crate::replication::wire::CLUSTER_BYTES_MAX;
@@ -20,6 +24,11 @@ use std::time::Instant;
 
 /// Where locators listen, if nobody says otherwise.
 pub const PORT_DEFAULT: u16 = 7946;
+
+/// What a message has around a map.
+const AROUND_A_MAP: usize = r#"{"map":}"#.len();
+
+const _: () = assert!(STORED_BYTES_MAX + AROUND_A_MAP <= CLUSTER_BYTES_MAX);
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +57,8 @@ pub enum Message {
         map_version: u64,
     },
     /// Locator in charge: the map; or a server: the one that was asked for. As
-    /// [`Map::of_text`](super::map::Map::of_text) reads it.
-    Map(String),
+    /// [`Map::of_text`](super::map::Map::of_text) reads it. To an operator it is the answer.
+    Map(#[serde(with = "raw")] String),
     /// Locator in charge that has no map: tell the one that you know, with `map`.
     TellMap,
     /// Another locator is in charge, or none.
@@ -70,6 +79,23 @@ pub enum Message {
     },
     /// Observer: tell me every map.
     Watch,
+    /// Locator in charge, to an observer: there is no later map than the one of this version; 0: it
+    /// has told none yet.
+    Current(u64),
+}
+
+/// A text that is JSON itself.
+mod raw {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error};
+    use serde_json::value::RawValue;
+
+    pub fn serialize<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        serde_json::from_str::<&RawValue>(text).map_err(S::Error::custom)?.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        Box::<RawValue>::deserialize(deserializer).map(|raw| String::from(Box::<str>::from(raw)))
+    }
 }
 
 /// Why bytes are no message.
@@ -116,15 +142,38 @@ impl Message {
         Ok(link.send(&frames::Message::Cluster(self.to_bytes()?), deadline)?)
     }
 
+    /// The frame that carries it, for many peers.
+    pub fn to_frame(&self) -> Result<Vec<u8>, WireError> {
+        let mut frame = Vec::new();
+        frames::Message::Cluster(self.to_bytes()?).encode(&mut frame);
+        Ok(frame)
+    }
+
     /// The next one, by `deadline`.
     pub fn receive(link: &mut Link, deadline: Instant) -> Result<Message, WireError> {
         loop {
-            match link.receive(deadline)? {
-                frames::Message::Cluster(bytes) => return Message::of_bytes(&bytes),
-                // Of a version to come.
-                frames::Message::Unknown(_) => {}
-                other => return Err(WireError::OutOfPlace(other.name())),
+            if let Some(message) = Message::of_frame(link.receive(deadline)?)? {
+                return Ok(message);
             }
+        }
+    }
+
+    /// The next one, if it has arrived.
+    pub fn try_receive(link: &mut Link) -> Result<Option<Message>, WireError> {
+        while let Some(frame) = link.try_receive()? {
+            if let Some(message) = Message::of_frame(frame)? {
+                return Ok(Some(message));
+            }
+        }
+        Ok(None)
+    }
+
+    /// None: it is of a version to come.
+    fn of_frame(frame: frames::Message) -> Result<Option<Message>, WireError> {
+        match frame {
+            frames::Message::Cluster(bytes) => Message::of_bytes(&bytes).map(Some),
+            frames::Message::Unknown(_) => Ok(None),
+            other => Err(WireError::OutOfPlace(other.name())),
         }
     }
 }
@@ -173,6 +222,7 @@ mod tests {
             Message::Answer { is_done: false, body: "no".into() },
             Message::Watch,
             Message::TellMap,
+            Message::Current(7),
         ] {
             assert_eq!(Message::of_bytes(&message.to_bytes().unwrap()).unwrap(), message);
         }
@@ -185,7 +235,17 @@ mod tests {
         }
         let long = vec![b' '; CLUSTER_BYTES_MAX + 1];
         assert!(matches!(Message::of_bytes(&long), Err(WireError::TooLong(_))));
-        let map = Message::Map("x".repeat(CLUSTER_BYTES_MAX));
+        let map = Message::Map(format!("\"{}\"", "x".repeat(CLUSTER_BYTES_MAX)));
         assert!(matches!(map.to_bytes(), Err(WireError::TooLong(_))));
+        assert!(matches!(Message::Map("{} {}".into()).to_bytes(), Err(WireError::Json(_))), "a map is JSON");
+    }
+
+    /// Whatever it has to escape: it is not a text within a text.
+    #[test]
+    fn the_longest_map_that_is_kept_fits() {
+        let text = format!("[{}1]", "\"\\\"\",".repeat((STORED_BYTES_MAX - 3) / 5));
+        assert!((STORED_BYTES_MAX - 5..=STORED_BYTES_MAX).contains(&text.len()));
+        let message = Message::Map(text);
+        assert_eq!(Message::of_bytes(&message.to_bytes().unwrap()).unwrap(), message);
     }
 }

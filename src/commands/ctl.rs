@@ -7,6 +7,7 @@
 //! for clients, and the server says whether it takes it.
 
 mod cluster;
+mod watch;
 
 use super::output::{print, say};
 use crate::base::limits::LOAD_WAIT_SECONDS_MAX;

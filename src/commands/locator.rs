@@ -1,12 +1,13 @@
 //! `remora locator` decides which server of a cluster has which shards.
 
 use super::serve::logger;
+use crate::cluster::locator::peer::FILES_MAX;
 use crate::cluster::locator::{Locator, LocatorConfig, Stop};
 use crate::cluster::store;
 use crate::cluster::wire::PORT_DEFAULT;
 use crate::replication::secret::Secret;
 use crate::server::address;
-use crate::sys::{logging, signals};
+use crate::sys::{logging, privilege, signals};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,6 +52,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let listen = found.into_iter().next().with_context(|| format!("--listen {} has no address", args.listen))?;
     let secret = secret(args.secret_file.as_deref())?;
     let store = store::open(&args.store).context("--store")?;
+    if let Err(limit) = privilege::raise_open_files(FILES_MAX) {
+        log::warn!(
+            "this process may have {limit} open files, so it takes fewer connections than it could; \
+             raise the limit (`ulimit -n {FILES_MAX}`, LimitNOFILE= in a unit)"
+        );
+    }
     let stop = Stop::default();
     let name = args.name.clone().unwrap_or_else(|| listen.to_string());
     let locator = Locator::start(LocatorConfig { listen, secret, name, store }, stop.clone())?;

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustls::Connection;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Bytes read at a time.
@@ -253,18 +254,31 @@ impl Link {
         }
     }
 
+    /// Wait until something may have arrived, or `other` is ready to be read; at most until then.
+    pub fn rest(&self, other: impl AsFd, until: Instant) -> Result<(), LinkError> {
+        let mut watched = [PollFd::new(&self.stream, PollFlags::IN), PollFd::new(&other, PollFlags::IN)];
+        match poll_until(&mut watched, until) {
+            Err(LinkError::Silent(_)) => Ok(()),
+            other => other,
+        }
+    }
+
     fn wait(&self, for_what: PollFlags, deadline: Instant) -> Result<(), LinkError> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(LinkError::Silent(left));
-        }
-        let mut watched = [PollFd::new(&self.stream, for_what)];
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        match poll(&mut watched, Some(&timeout)) {
-            Ok(0) => Err(LinkError::Silent(left)),
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(io::Error::from(error).into()),
-        }
+        poll_until(&mut [PollFd::new(&self.stream, for_what)], deadline)
+    }
+}
+
+/// Wait until one of these is ready. Silent: none was, by then.
+fn poll_until(watched: &mut [PollFd<'_>], deadline: Instant) -> Result<(), LinkError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(LinkError::Silent(left));
+    }
+    let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+    match poll(watched, Some(&timeout)) {
+        Ok(0) => Err(LinkError::Silent(left)),
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(io::Error::from(error).into()),
     }
 }
 

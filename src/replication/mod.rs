@@ -66,7 +66,7 @@ pub mod order;
 pub mod pace;
 mod patience;
 pub mod penalties;
-mod places;
+pub(crate) mod places;
 mod preferred;
 pub mod pull;
 pub mod push;

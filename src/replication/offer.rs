@@ -32,6 +32,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Connections to the port whose peers have not proved themselves. An honest replica does so within
+/// two round trips.
+const STRANGERS_MAX: usize = 32;
+/// Connections whose peers have. A replica that comes back has two for a moment, its old one and
+/// the new one.
+const KNOWN_MAX: usize = REPLICAS_MAX + 16;
+
 /// What a primary offers, and to whom.
 pub struct OfferConfig {
     /// Where replicas connect.
@@ -149,7 +156,7 @@ impl Offer {
             listening,
             slots: Mutex::default(),
             sessions: AtomicU64::new(0),
-            places: Arc::default(),
+            places: Arc::new(Places::new(STRANGERS_MAX, KNOWN_MAX)),
             ending: AtomicBool::new(false),
             absences: Absences::default(),
             declined: Mutex::default(),

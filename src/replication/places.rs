@@ -1,37 +1,30 @@
-//! The places at the replication port: how many connections there may be, and who makes room when
-//! they are taken.
+//! The places at a port where control connections are taken, a server's or a locator's: how many
+//! there may be, and who makes room when they are taken.
 //!
 //! A connection is a *stranger* until its peer has proved that it has the secret, and *known* from
 //! then on. Strangers have places of their own: when those are taken, one of them is ended for the
-//! newcomer. So connections that say nothing cannot keep a replica out, and no known connection is
-//! ever ended for a stranger.
+//! newcomer. So connections that say nothing cannot keep out who has the secret, and no known
+//! connection is ever ended for a stranger.
 //!
 //! Which stranger is ended: the oldest of the host that has most of them. A crowd from one host
 //! costs that host's own connections.
 
-use super::REPLICAS_MAX;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Connections whose peers have not proved themselves. An honest replica does so within two round
-/// trips.
-const STRANGERS_MAX: usize = 32;
-/// Connections whose peers have. A replica that comes back has two for a moment, its old one and
-/// the new one.
-const KNOWN_MAX: usize = REPLICAS_MAX + 16;
-/// Connections that have a thread: these, and some that were ended and whose threads still notice
-/// it.
-const THREADS_MAX: usize = STRANGERS_MAX + KNOWN_MAX + 16;
+/// Connections that were ended, and whose threads still notice it.
+const ENDING_MAX: usize = 16;
 /// Longest wait for the thread of a stranger that was ended. It has nothing more to do than to
 /// notice.
 const END_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// See the module.
-#[derive(Default)]
-pub(super) struct Places {
+pub(crate) struct Places {
+    strangers_max: usize,
+    known_max: usize,
     taken: Mutex<Taken>,
     given_back: Condvar,
 }
@@ -54,7 +47,7 @@ struct Stranger {
 }
 
 /// One connection's place; dropping it gives it back.
-pub(super) struct Place {
+pub(crate) struct Place {
     places: Arc<Places>,
     number: u64,
     standing: Standing,
@@ -68,9 +61,9 @@ enum Standing {
 
 /// Why there is no place for a connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoPlace {
+pub(crate) enum NoPlace {
     /// More than there can be, and none that could be ended.
-    #[error("there are {0} connections to the replication port already; try again in some seconds")]
+    #[error("there are {0} connections to this port already; try again in some seconds")]
     Full(usize),
     /// It was a stranger, and was ended for a newer one.
     #[error("this connection had not proved itself when newer ones needed its place; try again")]
@@ -81,21 +74,32 @@ pub(super) enum NoPlace {
 }
 
 impl Places {
+    /// Places for so many whose peers have not proved themselves, and for so many whose peers have.
+    pub(crate) fn new(strangers_max: usize, known_max: usize) -> Places {
+        Places { strangers_max, known_max, taken: Mutex::default(), given_back: Condvar::new() }
+    }
+
+    /// Connections that may have a thread.
+    fn threads_max(&self) -> usize {
+        self.strangers_max + self.known_max + ENDING_MAX
+    }
+
     /// A place for a new connection from `host`, and the stranger that had to make room for it: the
     /// caller tells it why and shuts it down.
-    pub(super) fn enter(
+    pub(crate) fn enter(
         self: &Arc<Places>,
         stream: &TcpStream,
         host: IpAddr,
     ) -> Result<(Place, Option<TcpStream>), NoPlace> {
         let stream = stream.try_clone()?;
         let taken = self.taken();
-        let waited = self.given_back.wait_timeout_while(taken, END_WAIT_MAX, |taken| taken.threads >= THREADS_MAX);
+        let waited =
+            self.given_back.wait_timeout_while(taken, END_WAIT_MAX, |taken| taken.threads >= self.threads_max());
         let (mut taken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
-            return Err(NoPlace::Full(THREADS_MAX));
+            return Err(NoPlace::Full(self.threads_max()));
         }
-        let ended = if taken.strangers.len() < STRANGERS_MAX { None } else { taken.take_out_stranger() };
+        let ended = if taken.strangers.len() < self.strangers_max { None } else { taken.take_out_stranger() };
         taken.threads += 1;
         taken.numbers += 1;
         let number = taken.numbers;
@@ -111,9 +115,10 @@ impl Places {
 impl Taken {
     /// The oldest stranger of the host that has most of them.
     fn take_out_stranger(&mut self) -> Option<TcpStream> {
-        let of_host = |host: IpAddr| self.strangers.iter().filter(|stranger| stranger.host == host).count();
+        let mut of_host: HashMap<IpAddr, usize> = HashMap::new();
+        self.strangers.iter().for_each(|stranger| *of_host.entry(stranger.host).or_default() += 1);
         // Of equal ones `max_by_key` takes the last, so this goes from the newest to the oldest.
-        let at = (0..self.strangers.len()).rev().max_by_key(|at| of_host(self.strangers[*at].host))?;
+        let at = (0..self.strangers.len()).rev().max_by_key(|at| of_host[&self.strangers[*at].host])?;
         self.strangers.remove(at).map(|stranger| stranger.stream)
     }
 
@@ -125,13 +130,13 @@ impl Taken {
 
 impl Place {
     /// The peer has proved itself: from now on its place is not taken away.
-    pub(super) fn make_known(&mut self) -> Result<(), NoPlace> {
+    pub(crate) fn make_known(&mut self) -> Result<(), NoPlace> {
         let mut taken = self.places.taken();
         if self.standing == Standing::Known {
             return Ok(());
         }
-        if taken.known >= KNOWN_MAX {
-            return Err(NoPlace::Full(KNOWN_MAX));
+        if taken.known >= self.places.known_max {
+            return Err(NoPlace::Full(self.places.known_max));
         }
         if !taken.remove_stranger(self.number) {
             return Err(NoPlace::Ended);
@@ -142,7 +147,7 @@ impl Place {
     }
 
     /// Whether it was taken away for another connection.
-    pub(super) fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         let is_there = |stranger: &Stranger| stranger.number == self.number;
         self.standing == Standing::Stranger && !self.places.taken().strangers.iter().any(is_there)
     }
@@ -162,7 +167,7 @@ impl Drop for Place {
 }
 
 /// Nothing more comes or goes over a connection: whoever waits for it learns that at once.
-pub(super) fn shut_down(stream: &TcpStream) {
+pub(crate) fn shut_down(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
@@ -170,6 +175,14 @@ pub(super) fn shut_down(stream: &TcpStream) {
 mod tests {
     use super::*;
     use std::net::{Ipv4Addr, TcpListener};
+
+    const STRANGERS_MAX: usize = 4;
+    const KNOWN_MAX: usize = 6;
+    const THREADS_MAX: usize = STRANGERS_MAX + KNOWN_MAX + ENDING_MAX;
+
+    fn places() -> Arc<Places> {
+        Arc::new(Places::new(STRANGERS_MAX, KNOWN_MAX))
+    }
 
     /// Connections to nobody in particular.
     fn streams(count: usize) -> Vec<TcpStream> {
@@ -183,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_oldest_stranger_makes_room_and_nobody_who_is_known() {
-        let (places, streams) = (Arc::new(Places::default()), streams(1));
+        let (places, streams) = (places(), streams(1));
         let enter = || places.enter(&streams[0], host(1)).unwrap();
         let mut known = enter().0;
         known.make_known().unwrap();
@@ -198,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_crowd_from_one_host_costs_that_host_alone() {
-        let (places, streams) = (Arc::new(Places::default()), streams(1));
+        let (places, streams) = (places(), streams(1));
         let (lonely, _) = places.enter(&streams[0], host(1)).unwrap();
         let crowd = (0..2 * STRANGERS_MAX).map(|_| places.enter(&streams[0], host(2)).unwrap().0);
         let mut crowd = crowd.collect::<VecDeque<_>>();
@@ -209,7 +222,7 @@ mod tests {
 
     #[test]
     fn threads_and_known_peers_have_a_bound() {
-        let (places, streams) = (Arc::new(Places::default()), streams(1));
+        let (places, streams) = (places(), streams(1));
         let enter = || places.enter(&streams[0], host(1));
         let mut known: Vec<Place> = (0..KNOWN_MAX)
             .map(|_| {

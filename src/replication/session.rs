@@ -92,7 +92,22 @@ pub(super) fn serve(offer: &Offer, stream: TcpStream, place: &mut Place) -> Sess
 }
 
 /// Meet whoever has connected, at a port where there is nothing to follow: both sides prove by
-/// `deadline` that they have the secret. Who is refused is told why.
+/// `deadline` that they have the secret. Who is refused is told why, also where there is no room
+/// for it once it is known (`known`).
+pub(crate) fn meet_in_place(
+    stream: TcpStream,
+    listening: &Listening,
+    secret: &Secret,
+    own: ServerNumber,
+    deadline: Instant,
+    known: impl FnOnce() -> Result<(), NoPlace>,
+) -> Result<Link, SessionError> {
+    let mut link = Link::accepted(stream, listening, deadline).map_err(|error| refusing(silent(error.into())))?;
+    let met = authenticate(&mut link, secret, own, deadline, known).map_err(|error| refusing(silent(error)));
+    met.inspect_err(|error| tell(&mut link, error)).map(|()| link)
+}
+
+/// The same, where there is room for everybody.
 pub fn meet(
     stream: TcpStream,
     listening: &Listening,
@@ -100,9 +115,7 @@ pub fn meet(
     own: ServerNumber,
     deadline: Instant,
 ) -> Result<Link, SessionError> {
-    let mut link = Link::accepted(stream, listening, deadline).map_err(|error| refusing(silent(error.into())))?;
-    let met = authenticate(&mut link, secret, own, deadline, || Ok(())).map_err(|error| refusing(silent(error)));
-    met.inspect_err(|error| tell(&mut link, error)).map(|()| link)
+    meet_in_place(stream, listening, secret, own, deadline, || Ok(()))
 }
 
 /// A peer that is refused is told why.

@@ -30,9 +30,7 @@ macro_rules! demands {
                 only_what_was_expected_is_written_over,
                 only_who_is_in_charge_writes,
                 a_generation_rises_with_each_that_takes_charge,
-                a_generation_rises_above_what_servers_have_heard,
                 the_longest_map_is_kept_and_a_longer_one_refused,
-                a_wait_ends_with_a_change_or_its_time,
                 any_course_of_calls_is_as_in_the_model,
             ;)*
         }

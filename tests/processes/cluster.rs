@@ -7,6 +7,7 @@ mod etcd;
 mod lease;
 mod life;
 mod linear;
+mod locator;
 mod member;
 mod operators;
 mod scripted;

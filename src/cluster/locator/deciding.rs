@@ -10,22 +10,22 @@ mod birth;
 mod doubt;
 
 use super::Common;
+use super::charge::{Charge, Writing};
 use super::keeping::{Kept, Write};
-use super::peer::{Outbox, PeerId};
-use super::verify;
+use super::lately::Lately;
+use super::outbox::Outbox;
+use super::peer::PeerId;
+use super::verify::Sought;
+use super::verifying::Verifying;
 use super::watch::Watch;
-use crate::base::time::UnixSeconds;
-use crate::cluster::client::{Decided, Question};
+use crate::cluster::client::Question;
 use crate::cluster::decide::{Decisions, Next, Note, Proof};
 use crate::cluster::map::Map;
 use crate::cluster::report::{Introduction, Report};
 use crate::cluster::store::{LEASE_SECONDS, Stored};
 use crate::cluster::wire::Message;
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 /// How often it is looked what time alone has changed.
@@ -36,10 +36,6 @@ const EVENTS_AT_ONCE: usize = 1024;
 const STALL_MAX: Duration = Duration::from_millis(500);
 /// Who has not heard for so long that it is in charge may not be any more: it grants no lease.
 const SURE_FOR: Duration = Duration::from_millis(LEASE_SECONDS * 1000 - 500);
-/// Decisions that are remembered, to be shown.
-const DECIDED_MAX: usize = 1000;
-/// Ended connections that are looked into at a time.
-const VERIFYING_MAX: usize = 32;
 
 /// What is heard.
 pub enum Event {
@@ -100,39 +96,6 @@ struct Peer {
     told: Option<Map>,
 }
 
-/// Being in charge.
-struct Charge {
-    generation: u64,
-    /// Of what is stored; None: nothing.
-    revision: Option<u64>,
-    /// None before the cluster is born.
-    decisions: Option<Decisions>,
-    writing: Option<Writing>,
-    /// What was asked for and is in no map yet.
-    waiting: Vec<Waiting>,
-    /// It was in charge then, for certain.
-    sure_at: Instant,
-}
-
-/// A map that is being written, and why it is as it is.
-struct Writing {
-    map: Map,
-    notes: Vec<Note>,
-    /// To be answered once it is stored.
-    waiting: Vec<Waiting>,
-}
-
-/// Somebody who waits, and the answer where it is done.
-type Waiting = (Outbox, String);
-
-impl Charge {
-    /// Nobody knows what becomes of what was asked for.
-    fn let_down(&mut self, words: &str) {
-        let written = self.writing.take().map(|writing| writing.waiting).unwrap_or_default();
-        written.into_iter().chain(self.waiting.drain(..)).for_each(|(outbox, _)| say(&outbox, failed(words)));
-    }
-}
-
 /// See the module.
 pub struct Deciding {
     common: Common,
@@ -143,8 +106,8 @@ pub struct Deciding {
     charge: Option<Charge>,
     /// Leases are to be waited for anew.
     has_stalled: bool,
-    decided: VecDeque<Decided>,
-    verifying: Arc<AtomicUsize>,
+    lately: Lately,
+    verifying: Verifying,
     /// When a server was looked for last because somebody could not reach it.
     looked_for: HashMap<String, Instant>,
 }
@@ -152,6 +115,7 @@ pub struct Deciding {
 impl Deciding {
     /// Before anything was heard.
     pub fn new(common: Common, hears: Receiver<Event>, orders: Sender<Write>) -> Deciding {
+        let verifying = Verifying::new(common.clone());
         Deciding {
             common,
             hears,
@@ -160,8 +124,8 @@ impl Deciding {
             peers: HashMap::new(),
             charge: None,
             has_stalled: false,
-            decided: VecDeque::new(),
-            verifying: Arc::default(),
+            lately: Lately::default(),
+            verifying,
             looked_for: HashMap::new(),
         }
     }
@@ -262,31 +226,7 @@ impl Deciding {
         let Some(Peer { introduction, .. }) = self.peers.remove(&peer) else { return };
         let Some(decisions) = self.decisions() else { return };
         decisions.gone(&introduction.incarnation, Proof::Silent);
-        let (events, secret) = (self.common.events.clone(), self.common.secret.clone());
-        self.look(move || {
-            let has_ended = verify::has_ended(&verify::Sought::of(&introduction), &secret);
-            // Nobody hears it where the locator ends.
-            let _ = events.send(Event::Verified { incarnation: introduction.incarnation, has_ended });
-        });
-    }
-
-    /// Have a thread look for a server. False: too many do already, or there is none.
-    fn look(&self, look: impl FnOnce() + Send + 'static) -> bool {
-        let verifying = self.verifying.clone();
-        if verifying.fetch_add(1, Relaxed) >= VERIFYING_MAX {
-            verifying.fetch_sub(1, Relaxed);
-            return false;
-        }
-        let run = move || {
-            look();
-            verifying.fetch_sub(1, Relaxed);
-        };
-        let started = Builder::new().name("locator-verify".into()).spawn(run);
-        if let Err(error) = &started {
-            self.verifying.fetch_sub(1, Relaxed);
-            log::warn!("no thread to look for a server: {error}; raise `ulimit -u`");
-        }
-        started.is_ok()
+        self.verifying.look(Sought::of(&introduction), None);
     }
 
     /// Nothing is known of leases: as for a locator that takes charge.
@@ -323,7 +263,7 @@ impl Deciding {
             Kept::InCharge { generation, stored, at } => {
                 self.is_no_more_in_charge();
                 log::info!("this locator is in charge, with generation {generation}");
-                self.common.published.other_in_charge(None);
+                self.common.published.take_charge();
                 let revision = stored.as_ref().map(|stored| stored.revision);
                 let (decisions, writing, waiting) = (None, None, Vec::new());
                 self.charge = Some(Charge { generation, revision, decisions, writing, waiting, sure_at: at });
@@ -389,19 +329,13 @@ impl Deciding {
         let Some(charge) = &mut self.charge else { return };
         let Some(Writing { map, notes, waiting }) = charge.writing.take() else { return };
         charge.revision = Some(revision);
-        self.common.published.publish(map.version, map.to_text());
+        if let Err(error) = self.common.published.publish(map.version, map.to_text()) {
+            log::error!("map {} cannot be told: {error}", map.version);
+        }
         for note in &notes {
             let shards = if note.shards.is_empty() { String::new() } else { format!("shards {}: ", note.shards) };
             log::info!("map {}: {shards}{}", map.version, note.words);
-            self.decided.push_back(Decided {
-                at: UnixSeconds::now().0,
-                version: map.version,
-                shards: note.shards.to_string(),
-                words: note.words.clone(),
-            });
-        }
-        while self.decided.len() > DECIDED_MAX {
-            self.decided.pop_front();
+            self.lately.note(map.version, note);
         }
         let generation = charge.generation;
         match &mut charge.decisions {
@@ -459,8 +393,8 @@ impl Deciding {
         };
         let answer = match question {
             Question::Status => json(&decisions.status(now)),
-            Question::Map => Ok(decisions.map().to_text()),
-            Question::Events => json(&self.decided),
+            Question::Map => return say(&outbox, Message::Map(decisions.map().to_text())),
+            Question::Events => Ok(self.lately.to_text()),
             Question::Init { .. } | Question::Recover { .. } => {
                 Err(format!("there is a cluster already, {}", decisions.map().cluster))
             }
@@ -492,7 +426,6 @@ fn failed(words: &str) -> Message {
     Message::Answer { is_done: false, body: words.into() }
 }
 
-/// A peer that does not read what it is told is not waited for: it asks again.
 fn say(outbox: &Outbox, message: Message) {
-    let _ = outbox.try_send(message);
+    outbox.say(message);
 }

@@ -199,9 +199,6 @@ mod tests {
             let mut script = self.0.lock().unwrap();
             Ok(script.leads.pop_front().unwrap_or(Lead::InCharge { generation: 1 }))
         }
-        fn rise(&mut self, above: u64) -> Result<u64, StoreError> {
-            Ok(above + 1)
-        }
         fn load(&mut self) -> Result<Option<Stored>, StoreError> {
             Ok(self.0.lock().unwrap().stored.clone())
         }
@@ -216,9 +213,6 @@ mod tests {
                 script.stored = Some(Stored { revision, bytes: bytes.to_vec() });
             }
             answer.map(|()| Swapped::Done { revision })
-        }
-        fn wait(&mut self, _: u64, _: Duration) -> Result<bool, StoreError> {
-            Ok(false)
         }
     }
 

@@ -111,14 +111,15 @@ fn connect(address: &str) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::cluster::member::step::incarnation_of;
     use crate::replication::session;
     use crate::replication::tls::Listening;
     use std::net::TcpListener;
 
-    fn introduction(clients: &str, replication: &str) -> Introduction {
+    /// Of a server that says so.
+    pub fn introduction(clients: &str, replication: &str) -> Introduction {
         Introduction {
             name: "one".into(),
             incarnation: incarnation_of([1; 16]),

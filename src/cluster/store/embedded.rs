@@ -16,7 +16,6 @@ use super::{Lead, MapStore, STORED_BYTES_MAX, StoreError, Stored, Swapped};
 use disk::{Disk, Folder};
 use log::State;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A log that would be longer is begun anew.
 const LOG_BYTES_MAX: u64 = 8 << 20;
@@ -101,16 +100,6 @@ impl MapStore for Embedded {
         Ok(Lead::InCharge { generation: self.state.generation })
     }
 
-    fn rise(&mut self, above: u64) -> Result<u64, StoreError> {
-        if !self.is_in_charge {
-            return Err(StoreError::NotInCharge { other: None });
-        }
-        if self.state.generation <= above {
-            self.write(State { generation: above + 1, ..self.state.clone() })?;
-        }
-        Ok(self.state.generation)
-    }
-
     fn load(&mut self) -> Result<Option<Stored>, StoreError> {
         let State { revision, bytes, .. } = &self.state;
         Ok((*revision > 0).then(|| Stored { revision: *revision, bytes: bytes.clone() }))
@@ -129,15 +118,6 @@ impl MapStore for Embedded {
         let revision = self.state.revision + 1;
         self.write(State { revision, bytes: bytes.to_vec(), ..self.state })?;
         Ok(Swapped::Done { revision })
-    }
-
-    /// Nobody else writes here, so nothing changes meanwhile.
-    fn wait(&mut self, seen: u64, at_most: Duration) -> Result<bool, StoreError> {
-        let has_changed = self.state.revision != seen;
-        if !has_changed {
-            std::thread::sleep(at_most);
-        }
-        Ok(has_changed)
     }
 }
 

@@ -6,7 +6,7 @@
 //! which no later key has again). So no clock is trusted: a locator that was stopped while its
 //! lease ended writes nothing, however late it comes. Reads are linearizable.
 //!
-//! etcd is spoken to by its JSON interface (`/v3/`, on the same port as gRPC; 3.5 or later), over
+//! etcd is spoken to by its JSON interface (`/v3/`, on the same port as gRPC; 3.4 or later), over
 //! one connection ([`http`]). When an endpoint does not answer, the next one is asked, within the
 //! deadline of the call. That what was asked before may yet come to pass is seen in the answer: a
 //! write that is found to be there already is this one.
@@ -28,8 +28,11 @@ pub const PREFIX: &str = "/remora/";
 const RESIGN_MAX: Duration = Duration::from_secs(1);
 /// Tries to take charge within one call: each but the first because somebody else came between.
 const TAKES_MAX: usize = 3;
-/// The least version, and why: 3.4 may answer a linearizable read with what was.
-const VERSION_MIN: (u32, u32) = (3, 5);
+/// The least version that has this interface.
+const VERSION_MIN: (u32, u32) = (3, 4);
+/// One below may answer a linearizable read with what was, for a moment after a member of it has
+/// stood still. No write rests on a read: each is a transaction that compares.
+const VERSION_OF_TRUE_READS: (u32, u32) = (3, 5);
 
 /// See the module.
 pub struct Etcd {
@@ -143,9 +146,17 @@ impl Etcd {
             if !endpoint.is_known_version {
                 let answer = connection.ask("/version", None, until).map_err(Fault::Silent)?;
                 let version = wire::version(&answer.body);
+                let told = || String::from_utf8_lossy(&answer.body[..answer.body.len().min(100)]).into_owned();
                 if version.is_none_or(|version| version < VERSION_MIN) {
-                    let told = String::from_utf8_lossy(&answer.body[..answer.body.len().min(100)]).into_owned();
-                    return Err(Fault::Refused(FAILED_PRECONDITION, format!("its version is {told}")));
+                    return Err(Fault::Refused(FAILED_PRECONDITION, format!("its version is {}", told())));
+                }
+                if version.is_some_and(|version| version < VERSION_OF_TRUE_READS) {
+                    log::warn!(
+                        "etcd at {} is older than 3.5 ({}): after a pause of one of its members it may tell a locator for a \
+                         moment what was; no acknowledged write rests on that",
+                        endpoint.name,
+                        told()
+                    );
                 }
                 endpoint.is_known_version = true;
             }
@@ -157,7 +168,7 @@ impl Etcd {
     fn refused(&self, code: u32, words: String) -> StoreError {
         let remedy = match code {
             RESOURCE_EXHAUSTED => "Make room in it: etcdctl compact, defrag, then alarm disarm",
-            FAILED_PRECONDITION => "Use etcd 3.5 or later",
+            FAILED_PRECONDITION => "Use etcd 3.4 or later",
             _ => "See that this is etcd, and that it lets this host read and write below the prefix without a password",
         };
         StoreError::Refused { endpoint: self.endpoints[self.at].name.clone(), words, remedy }
@@ -239,25 +250,6 @@ impl Etcd {
         self.charge = None;
         StoreError::NotInCharge { other: leader.map(|leader| leader.text()) }
     }
-
-    /// Whether something happens to the map at `from` or later, until then.
-    fn watch(&mut self, from: u64, until: Instant) -> io::Result<bool> {
-        let mut connection = Connection::to(&self.endpoints[self.at].name, until)?;
-        let create = json!({ "create_request": { "key": self.keys.map, "start_revision": from.to_string() } });
-        let status = connection.begin("/v3/watch", &create.to_string(), until)?;
-        if status != 200 {
-            return Err(io::Error::other(format!("it answers a watch with the status {status}")));
-        }
-        while let Some(line) = connection.next_line(until)? {
-            let told: wire::Streamed<wire::Watched> =
-                serde_json::from_slice(&line).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-            // One that is cancelled has fallen behind: who looks again sees what there is.
-            if told.result.canceled || !told.result.events.is_empty() {
-                return Ok(true);
-            }
-        }
-        Err(ErrorKind::UnexpectedEof.into())
-    }
 }
 
 /// Whether a connection had ended, perhaps long before it was used again.
@@ -276,25 +268,6 @@ impl MapStore for Etcd {
             self.charge = None;
         }
         self.take_charge(me, until)
-    }
-
-    fn rise(&mut self, above: u64) -> Result<u64, StoreError> {
-        let until = Instant::now() + CALL_MAX;
-        let Some(Charge { created, generation, .. }) = self.charge else {
-            return Err(StoreError::NotInCharge { other: None });
-        };
-        if generation > above {
-            return Ok(generation);
-        }
-        let next = above + 1;
-        let compare = json!([wire::created(&self.keys.leader, created)]);
-        let success = json!([wire::put(&self.keys.generation, next.to_string().as_bytes(), None)]);
-        let asked = self.transact(compare, success, &self.keys.generation.clone(), until)?;
-        if !asked.answer.succeeded {
-            return Err(self.not_in_charge(asked.answer.looked().0));
-        }
-        self.charge.as_mut().expect("looked at above").generation = next;
-        Ok(next)
     }
 
     fn load(&mut self) -> Result<Option<Stored>, StoreError> {
@@ -327,25 +300,6 @@ impl MapStore for Etcd {
                 Err(self.not_in_charge(leader))
             }
             _ => Ok(Swapped::Conflict),
-        }
-    }
-
-    fn wait(&mut self, seen: u64, at_most: Duration) -> Result<bool, StoreError> {
-        let begun = Instant::now();
-        let look = json!({ "key": self.keys.map, "keys_only": true });
-        let now: Asked<wire::Range> = self.call("/v3/kv/range", &look, begun + CALL_MAX)?;
-        if now.answer.kvs.first().map_or(0, |map| map.mod_revision) != seen {
-            return Ok(true);
-        }
-        match self.watch(now.answer.header.revision + 1, begun + at_most) {
-            Ok(has_changed) => Ok(has_changed),
-            Err(error) if error.kind() == ErrorKind::TimedOut => Ok(false),
-            Err(error) => {
-                let words = format!("{}: {error}", self.endpoints[self.at].name);
-                self.at = (self.at + 1) % self.endpoints.len();
-                self.connection = None;
-                Err(StoreError::Unreachable(words))
-            }
         }
     }
 }

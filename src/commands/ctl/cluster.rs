@@ -83,6 +83,12 @@ pub enum What {
     Map,
     /// Show what was decided lately, and why
     Events,
+    /// Print each new version of the map as it comes, a line each
+    Watch {
+        /// End after so many
+        #[arg(long, value_name = "VERSIONS", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
     /// Give this server its part of the shards
     Add {
         /// Its name; without it all that have found the locator
@@ -252,6 +258,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let events: Vec<Decided> = serde_json::from_str(&asking.ask(&Question::Events)?)?;
             let text = if args.json { serde_json::to_string_pretty(&events)? + "\n" } else { show::lines(&events) };
             Ok(print(format_args!("{text}"))?)
+        }
+        What::Watch { count } => {
+            let patience = Duration::from_secs(args.wait);
+            super::watch::run(&args.locators, &asking.secret, args.json, count, patience)
         }
         What::Report { name } => asking.tell(&asking.ask(&Question::Report { server: name })?),
         What::Export { file } => {

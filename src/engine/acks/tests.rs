@@ -324,7 +324,8 @@ fn what_an_heir_goes_on_from_is_held_by_this_server_too() {
     ] {
         for goal in [Goal::Shard { shard: 1, position: 100 }, Goal::All([0, 100, 0].into())] {
             let holders = Having([0, having, 0]);
-            let judge = Judge { holders: &holders, now: since, ending: false, reigns: &Fated(fate), lease: &Lease::default() };
+            let judge =
+                Judge { holders: &holders, now: since, ending: false, reigns: &Fated(fate), lease: &Lease::default() };
             let held = Held { kind: WRITE, goal, reign: FIRST, replicas, since, within: Duration::MAX };
             assert_eq!(held.verdict(&judge), verdict, "{fate:?}: {replicas} of {having}");
         }

@@ -3,7 +3,6 @@
 use super::world::{World, in_charge, is_not_in_charge, kept, written};
 use fastrand::Rng;
 use remora::cluster::store::{STORED_BYTES_MAX, StoreError, Swapped};
-use std::time::{Duration, Instant};
 
 pub fn nothing_is_kept_at_first(world: &mut dyn World) {
     let mut store = world.open();
@@ -11,7 +10,6 @@ pub fn nothing_is_kept_at_first(world: &mut dyn World) {
     assert_eq!(in_charge(&mut *store, "a"), 1);
     assert_eq!(kept(&mut *store), None);
     assert_eq!(store.swap(Some(1), b"x").expect("it is answered"), Swapped::Conflict);
-    assert!(!store.wait(0, Duration::ZERO).expect("it is answered"));
 }
 
 pub fn what_is_written_is_kept_and_its_revision_rises(world: &mut dyn World) {
@@ -49,7 +47,6 @@ pub fn only_what_was_expected_is_written_over(world: &mut dyn World) {
 pub fn only_who_is_in_charge_writes(world: &mut dyn World) {
     let mut store = world.open();
     assert!(is_not_in_charge(&store.swap(None, b"one")));
-    assert!(matches!(store.rise(7), Err(StoreError::NotInCharge { .. })));
     in_charge(&mut *store, "a");
     let revision = written(&mut *store, None, b"one");
     drop(store);
@@ -70,20 +67,6 @@ pub fn a_generation_rises_with_each_that_takes_charge(world: &mut dyn World) {
     }
 }
 
-pub fn a_generation_rises_above_what_servers_have_heard(world: &mut dyn World) {
-    let mut store = world.open();
-    let generation = in_charge(&mut *store, "a");
-    assert_eq!(store.rise(generation - 1).expect("in charge"), generation);
-    let risen = store.rise(generation + 40).expect("in charge");
-    assert_eq!(risen, generation + 41);
-    assert_eq!(in_charge(&mut *store, "a"), risen);
-    let revision = written(&mut *store, None, b"one");
-    drop(store);
-    let mut store = world.open();
-    assert_eq!(in_charge(&mut *store, "a"), risen + 1);
-    assert_eq!(kept(&mut *store), Some((revision, b"one".to_vec())));
-}
-
 pub fn the_longest_map_is_kept_and_a_longer_one_refused(world: &mut dyn World) {
     let mut store = world.open();
     in_charge(&mut *store, "a");
@@ -99,21 +82,6 @@ pub fn the_longest_map_is_kept_and_a_longer_one_refused(world: &mut dyn World) {
     }
     drop(store);
     assert!(kept(&mut *world.open()).is_some_and(|(revision, kept)| Some(revision) == expected && kept == longest));
-}
-
-pub fn a_wait_ends_with_a_change_or_its_time(world: &mut dyn World) {
-    let mut store = world.open();
-    in_charge(&mut *store, "a");
-    let revision = written(&mut *store, None, b"one");
-    let (short, begun) = (Duration::from_millis(60), Instant::now());
-    assert!(!store.wait(revision, short).expect("it is answered"), "nobody has written");
-    assert!(begun.elapsed() >= short);
-    let next = written(&mut *store, Some(revision), b"two");
-    // A minute would show.
-    for seen in [0, revision, next + 1] {
-        assert!(store.wait(seen, Duration::from_secs(60)).expect("it is answered"), "{seen}");
-    }
-    assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
 /// As the store must be, without any place to keep it.
@@ -143,12 +111,7 @@ pub fn any_course_of_calls_is_as_in_the_model(world: &mut dyn World) {
                     assert!(generation >= model.generation, "{at}");
                     (model.generation, model.is_in_charge) = (generation, true);
                 }
-                3 if model.is_in_charge => {
-                    let above = model.generation + random.u64(..3) - 1;
-                    model.generation = model.generation.max(above + 1);
-                    assert_eq!(store.rise(above).expect("in charge"), model.generation, "{at}");
-                }
-                4..9 => {
+                3..9 => {
                     let now = model.kept.as_ref().map(|(revision, _)| *revision);
                     let expected = if random.u32(..3) > 0 { now } else { [None, Some(1), Some(2)][random.usize(..3)] };
                     let bytes: Vec<u8> = (0..random.usize(..40)).map(|_| random.u8(..)).collect();

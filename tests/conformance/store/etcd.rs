@@ -71,7 +71,6 @@ fn who_was_away_longer_than_its_lease_writes_nothing() {
     // The map is as it saw it last, so its revision alone would let it write.
     let swapped = away.swap(Some(revision), b"late");
     assert!(is_not_in_charge(&swapped) && format!("{swapped:?}").contains("next"), "{swapped:?}");
-    assert!(matches!(away.rise(later + 7), Err(StoreError::NotInCharge { .. })));
     assert_eq!(kept(&mut next), Some((revision, b"one".to_vec())));
     assert_eq!(other(&mut away, "away"), "next");
     assert_eq!(in_charge(&mut next, "next"), later);
@@ -93,23 +92,6 @@ fn who_renews_stays_in_charge_beyond_its_lease() {
             return;
         }
         std::thread::sleep(Duration::from_millis(100));
-    }
-}
-
-#[test]
-fn a_wait_is_ended_by_another_locators_write() {
-    let Some(world) = an_etcd() else { return };
-    let (mut one, mut two) = (world.locator(LONG_LEASE_SECONDS), world.locator(LONG_LEASE_SECONDS));
-    in_charge(&mut one, "one");
-    let mut revision = None;
-    for round in 0..3 {
-        let (begun, seen) = (Instant::now(), revision.unwrap_or(0));
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| two.wait(seen, LONG).expect("it is answered"));
-            revision = Some(written(&mut one, revision, format!("{round}").as_bytes()));
-            assert!(waiting.join().expect("it does not panic"));
-        });
-        assert!(begun.elapsed() < LONG, "it has waited its whole time");
     }
 }
 
@@ -211,11 +193,7 @@ fn a_stopped_etcd_costs_the_deadline_and_no_more() {
     let error = store.swap(Some(revision), b"two").expect_err("nobody answers");
     assert!(error.to_string().contains("has not answered in time") && begun.elapsed() < CALL_MAX + BUSY, "{error}");
     type Call = fn(&mut Etcd) -> Result<(), StoreError>;
-    let calls: [Call; 3] = [
-        |store| store.load().map(drop),
-        |store| store.lead("a").map(drop),
-        |store| store.wait(1, Duration::ZERO).map(drop),
-    ];
+    let calls: [Call; 2] = [|store| store.load().map(drop), |store| store.lead("a").map(drop)];
     for call in calls {
         let begun = Instant::now();
         assert!(matches!(call(&mut store), Err(StoreError::Unreachable(_))));
@@ -282,9 +260,6 @@ fn what_is_asked_again_because_its_answer_was_lost_is_done_once() {
     assert_eq!(kept(&mut store), Some((second, b"two".to_vec())));
     // The same bytes, but nobody's second try: that is a conflict.
     assert_eq!(store.swap(Some(first), b"two").expect("it is answered"), Swapped::Conflict);
-    swallows.store(1, SeqCst);
-    assert_eq!(store.rise(generation + 7).expect("in charge"), generation + 8);
-    generation += 8;
     drop(store);
     // The answers on the way to being in charge, one after the other: to the version, the look at
     // who is in charge, the one at the generation, the lease, the transaction.

@@ -27,7 +27,7 @@ const ENOUGH: u64 = 300;
 
 /// A running `remora locator`.
 pub(super) struct Locator {
-    child: Child,
+    pub(super) child: Child,
     pub(super) address: String,
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Deciding, Message, PeerId, failed, say};
 use crate::cluster::decide::recovered;
-use crate::cluster::locator::peer::Outbox;
+use crate::cluster::locator::outbox::Outbox;
 use crate::cluster::map::{Map, Policy};
 use crate::sys::random::random;
 use std::collections::BTreeSet;

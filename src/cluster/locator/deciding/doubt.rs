@@ -1,8 +1,8 @@
 //! Somebody cannot reach a server, and says so. The locator looks by itself: what others say of a
 //! server proves nothing.
 
-use super::{Deciding, Event, Message, failed, say};
-use crate::cluster::locator::peer::Outbox;
+use super::{Deciding, failed, say};
+use crate::cluster::locator::outbox::Outbox;
 use crate::cluster::locator::verify;
 use std::time::{Duration, Instant};
 
@@ -41,15 +41,7 @@ impl Deciding {
             (true, Some(age)) => format!("it has reported {age} ms ago"),
             _ => "its lease has ended".into(),
         };
-        let (events, secret, name, answer) =
-            (self.common.events.clone(), self.common.secret.clone(), name.to_string(), outbox.clone());
-        let looks = self.look(move || {
-            let found = verify::find(&sought, &secret);
-            let body = format!("{name}: {lease}; {}", found.words);
-            say(&answer, Message::Answer { is_done: true, body });
-            // Nobody hears it where the locator ends.
-            let _ = events.send(Event::Verified { incarnation: sought.incarnation, has_ended: found.has_ended });
-        });
+        let looks = self.verifying.look(sought, Some((outbox.clone(), format!("{name}: {lease}"))));
         if looks { Ok(()) } else { Err("too many servers are being looked for: ask again".into()) }
     }
 }

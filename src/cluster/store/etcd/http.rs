@@ -1,6 +1,5 @@
 //! As much of HTTP/1.1 as etcd's JSON interface needs: a connection over which one question at a
-//! time is asked, each with a deadline. An answer comes with its length, or in chunks, as those
-//! that go on do ([`Connection::next_line`]).
+//! time is asked, each with a deadline. An answer comes with its length, or in chunks.
 //!
 //! Whoever is at the other end: no answer is kept beyond [`ANSWER_BYTES_MAX`], and no wait lasts
 //! beyond the deadline.
@@ -10,7 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-/// Of one answer, and of one line of an answer that goes on. The longest map takes 4/3 of its bytes
+/// Of one answer. The longest map takes 4/3 of its bytes
 /// in base64, and may be told twice.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -24,8 +23,6 @@ pub struct Connection {
     endpoint: String,
     /// What was read and is not looked at yet.
     buffer: Vec<u8>,
-    /// What the chunks of an answer that goes on have brought, and is no whole line.
-    line: Vec<u8>,
 }
 
 /// An answer, whole.
@@ -46,14 +43,14 @@ impl Connection {
         let addresses = reach::resolve(endpoint, until)?;
         let stream = reach::connect(&addresses, until).map_err(|(_, error)| error)?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, endpoint: endpoint.to_owned(), buffer: Vec::new(), line: Vec::new() })
+        Ok(Connection { stream, endpoint: endpoint.to_owned(), buffer: Vec::new() })
     }
 
     /// Ask, and have the whole answer. After an error the connection is good for nothing.
     pub fn ask(&mut self, path: &str, body: Option<&str>, until: Instant) -> io::Result<Answer> {
         // So that etcd does not work on it for longer either.
         let milliseconds = reach::share(until, 1).as_millis().max(1);
-        self.send(path, body, &format!("Grpc-Timeout: {milliseconds}m\r\n"), until)?;
+        self.send(path, body, milliseconds, until)?;
         let head = self.head(until)?;
         let mut answer = Vec::new();
         if let Some(length) = head.length {
@@ -69,36 +66,12 @@ impl Connection {
         Ok(Answer { status: head.status, body: answer })
     }
 
-    /// Ask what is answered in lines, as they come; the answer's status.
-    pub fn begin(&mut self, path: &str, body: &str, until: Instant) -> io::Result<u16> {
-        self.send(path, Some(body), "", until)?;
-        let head = self.head(until)?;
-        if head.is_chunked || head.status != 200 {
-            Ok(head.status)
-        } else {
-            Err(nonsense("an answer that goes on has no chunks"))
-        }
-    }
-
-    /// The next line of it; None at its end.
-    pub fn next_line(&mut self, until: Instant) -> io::Result<Option<Vec<u8>>> {
-        loop {
-            if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
-                let rest = self.line.split_off(end + 1);
-                return Ok(Some(std::mem::replace(&mut self.line, rest)));
-            }
-            let Some(chunk) = self.chunk(until)? else { return Ok(None) };
-            self.line.extend_from_slice(&chunk);
-            bounded(self.line.len())?;
-        }
-    }
-
-    fn send(&mut self, path: &str, body: Option<&str>, header: &str, until: Instant) -> io::Result<()> {
+    fn send(&mut self, path: &str, body: Option<&str>, milliseconds: u128, until: Instant) -> io::Result<()> {
         let method = if body.is_some() { "POST" } else { "GET" };
         let body = body.unwrap_or("");
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             {header}\r\n{body}",
+             Grpc-Timeout: {milliseconds}m\r\n\r\n{body}",
             self.endpoint,
             body.len()
         );

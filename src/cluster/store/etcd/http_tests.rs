@@ -48,16 +48,6 @@ fn answers_are_whole_however_they_are_cut() {
 }
 
 #[test]
-fn lines_come_one_by_one() {
-    let lines =
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a\"}\r\n3\r\n\n{}\r\n1\r\n\n\r\n0\r\n\r\n";
-    let mut connection = Connection::to(&answering(cut(lines, 5)).to_string(), soon()).expect("it listens");
-    assert_eq!(connection.begin("/v3/watch", "{}", soon()).expect("it answers"), 200);
-    let mut next = || connection.next_line(soon()).expect("it goes on");
-    assert_eq!((next(), next(), next()), (Some(b"{\"a\"}\n".to_vec()), Some(b"{}\n".to_vec()), None));
-}
-
-#[test]
 fn a_silent_peer_costs_no_more_than_the_deadline() {
     for begun in [&b""[..], b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"] {
         let error = asked(vec![begun.to_vec()], Instant::now() + Duration::from_millis(50)).err().expect("no answer");

@@ -92,14 +92,6 @@ pub struct Streamed<T> {
     pub result: T,
 }
 
-/// What a watch tells.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Watched {
-    pub canceled: bool,
-    pub events: Vec<Value>,
-}
-
 pub fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
