@@ -143,17 +143,13 @@ pub enum Fate {
 
 /// What is known of the fate of what was written in a shard. Bit 0: it is undecided. The others: the
 /// reign before which it is lost.
+#[derive(Default)]
 pub struct Known(AtomicU64);
 
 const UNDECIDED: u64 = 1;
 const LOST_SHIFT: u32 = 1;
 
 impl Known {
-    /// Nothing was written yet.
-    pub fn new() -> Known {
-        Known(AtomicU64::new(0))
-    }
-
     /// Whatever was written before this reign is lost.
     fn lose(&self, reign: Reign) {
         self.0.store(reign.0 << LOST_SHIFT, Release);

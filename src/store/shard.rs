@@ -112,7 +112,7 @@ impl Shard {
             domain,
             lines,
             gate: Gate::new(takes_writes),
-            known: Known::new(),
+            known: Known::default(),
             flushed_below: AtomicU64::new(0),
             attention: AtomicU64::new(0),
             attention_wanted,
