@@ -150,9 +150,9 @@ pub struct Judge<'a> {
     pub now: Instant,
     /// The server ends: nothing is waited for any more.
     pub ending: bool,
-    /// The reigns of now. Where the fate of what was written is not known, a shard's replicas report
-    /// positions of another server's log, or of a log that has gone on from another server's: they
-    /// say nothing about what was written before.
+    /// The reigns of now. Where the fate of what was written is not known, a shard's replicas
+    /// report positions of another server's log, or of a log that has gone on from another
+    /// server's: they say nothing about what was written before.
     pub reigns: &'a dyn Reigns,
     /// Whether this server is sure of its roles.
     pub lease: &'a Lease,

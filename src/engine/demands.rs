@@ -98,10 +98,12 @@ impl Engine {
     /// Whether a read that would be forwarded is answered here, from a replica that is allowed to.
     #[cold]
     pub(super) fn is_read_here(&self, call: &Call<'_, '_, '_>, read_from: ReadFrom, place: Place) -> bool {
-        // What its connection has asked of the primary before is not overtaken, and in strong mode
-        // a replica shows nothing.
-        if !read_from.replica || self.lease().strong_replicas() > 0 || call.out.under_way(Some(place.shard())).is_some()
-        {
+        // In strong mode a replica shows nothing.
+        if !read_from.replica || self.lease().strong_replicas() > 0 {
+            return false;
+        }
+        // What its connection has asked of the primary before is not overtaken.
+        if call.out.under_way(Some(place.shard())).is_some() {
             return false;
         }
         let shard = self.shard(place);

@@ -141,8 +141,8 @@ pub enum Fate {
     Lost,
 }
 
-/// What is known of the fate of what was written in a shard. Bit 0: it is undecided. The others: the
-/// reign before which it is lost.
+/// What is known of the fate of what was written in a shard. Bit 0: it is undecided. The others:
+/// the reign before which it is lost.
 #[derive(Default)]
 pub struct Known(AtomicU64);
 

@@ -309,8 +309,8 @@ fn what_is_judged_after_its_gate_has_changed_is_in_doubt_whoever_has_it() {
     }
 }
 
-/// An heir's log goes on from what was written here: the heir has it, and this server is one replica
-/// that has it. Until that is known nothing is lost, and nothing is gained.
+/// An heir's log goes on from what was written here: the heir has it, and this server is one
+/// replica that has it. Until that is known nothing is lost, and nothing is gained.
 #[test]
 fn what_an_heir_goes_on_from_is_held_by_this_server_too() {
     let since = Instant::now();

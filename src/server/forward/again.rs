@@ -45,9 +45,9 @@ impl Redirect {
         self.shard == shard && self.by == *named && self.is_believed(reign)
     }
 
-    /// Whether no gate has changed since it was heard, where `reign` is the store's. The server that
-    /// the gate names may become the primary, and the other one not know that it is none any more:
-    /// so a name is not believed for long.
+    /// Whether no gate has changed since it was heard, where `reign` is the store's. The server
+    /// that the gate names may become the primary, and the other one not know that it is none any
+    /// more: so a name is not believed for long.
     pub(super) fn is_believed(&self, reign: Reign) -> bool {
         self.reign == reign && (self.to.is_none() || self.heard.elapsed() < NOT_MINE_WITHIN)
     }

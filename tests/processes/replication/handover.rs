@@ -140,8 +140,8 @@ fn a_sealed_primary_takes_no_writes_until_it_is_given_up() {
     assert!(primary.text("term").starts_with("6-"), "above {term}, and above what it had stopped for");
 }
 
-/// What becomes of an answer that is held for a replica when its primary stops for an heir. The test
-/// is the heir: it knows what it has.
+/// What becomes of an answer that is held for a replica when its primary stops for an heir. The
+/// test is the heir: it knows what it has.
 #[test]
 fn a_held_answer_goes_out_once_the_heir_has_what_was_written() {
     let flags = [&SHARDS[..], &["--ack-replicas", "1", "--ack-timeout", "30000"]].concat();
