@@ -9,6 +9,8 @@ use std::ops::Deref;
 
 /// A buffer with more memory than this is not used again.
 const BUFFER_BYTES_MAX: usize = 512;
+/// What a short piece may hold beyond four times its length.
+const SLACK_BYTES: usize = 64;
 /// A thread keeps no more spare buffers.
 const SPARE_MAX: usize = 256;
 
@@ -23,7 +25,7 @@ pub struct Reused(Vec<u8>);
 impl From<&[u8]> for Reused {
     fn from(bytes: &[u8]) -> Reused {
         // A long piece gets its own: a spare one would only be moved.
-        let spare = if bytes.is_empty() || bytes.len() > BUFFER_BYTES_MAX { None } else { take() };
+        let spare = if bytes.is_empty() || bytes.len() > BUFFER_BYTES_MAX { None } else { take(bytes.len()) };
         let mut buffer = spare.unwrap_or_default();
         buffer.extend_from_slice(bytes);
         Reused(buffer)
@@ -52,9 +54,11 @@ impl Drop for Reused {
     }
 }
 
-fn take() -> Option<Vec<u8>> {
+/// One for so many bytes, which does not hold much more memory than they need.
+fn take(bytes: usize) -> Option<Vec<u8>> {
+    let fits = |buffer: &mut Vec<u8>| buffer.capacity() <= 4 * bytes + SLACK_BYTES;
     // A thread that ends has no spare ones any more.
-    SPARE.try_with(|spare| spare.borrow_mut().pop()).ok().flatten()
+    SPARE.try_with(|spare| spare.borrow_mut().pop_if(fits)).ok().flatten()
 }
 
 fn give(mut buffer: Vec<u8>) {

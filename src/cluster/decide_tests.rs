@@ -69,6 +69,18 @@ fn who_has_ended_for_certain_is_not_waited_for() {
     assert_eq!(cluster.led_by("s0"), 0);
 }
 
+/// It was seen to end by one observer, who may be deceived. Then it answers reads still.
+#[test]
+fn in_strong_mode_who_has_ended_is_succeeded_once_its_lease_has_ended_too() {
+    let strong = Policy { consistency: Consistency::Strong, ..policy(1, 1) };
+    let mut cluster = Cluster::new(4, strong, |_| String::new());
+    cluster.kill("s0");
+    cluster.pass(300);
+    assert!(cluster.led_by("s0") > 0, "its lease is in force");
+    cluster.pass(2000);
+    assert_eq!(cluster.led_by("s0"), 0);
+}
+
 #[test]
 fn who_takes_charge_waits_for_leases_and_goes_above_other_generations() {
     let mut cluster = plain(3);

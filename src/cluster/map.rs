@@ -50,6 +50,10 @@ pub struct Map {
     /// version of the map that has raised it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acks_before: Option<(u8, u64)>,
+    /// It was put together where the store was lost: servers take it once an operator has said that
+    /// all are there, and it was gone on from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restored: bool,
     /// What operators want.
     pub policy: Policy,
     /// In the order of their numbers.
@@ -360,6 +364,7 @@ impl Map {
             longest_lease_ms: policy.lease_ms,
             next_server: 1,
             acks_before: None,
+            restored: false,
             policy,
             servers: Vec::new(),
             shards: vec![Shard::default(); shards],

@@ -165,6 +165,8 @@ impl Acting {
         while !self.known.is_ending() {
             self.parts.store.be_sure_until(self.parts.lease.until());
             let map = self.known.map();
+            // An order that is under way may still change what is here.
+            let is_idle = !matches!(self.parts.node.ordered().map(|ordered| ordered.outcome), Some(Outcome::Running));
             let here = Holdings::of(&self.parts.store, &self.parts.node);
             let mut failures = Vec::new();
             if let Some(map) = &map {
@@ -172,7 +174,7 @@ impl Acting {
                 self.counting.take(map, place.server());
                 self.parts.node.copy_bound().set(map.policy.copy_mib_per_second);
                 let duties: Vec<_> = (0..map.shards.len()).map(|shard| place.duty(map, shard)).collect();
-                if step::is_settled(&duties, &here) {
+                if is_idle && step::is_settled(&duties, &here) {
                     self.known.settle(map.version);
                 }
                 self.heed_lease(map);

@@ -29,6 +29,7 @@ use crate::protocol::request::NextKey;
 use crate::protocol::text::meta::MetaVerb;
 use crate::protocol::{Reply, Request};
 use crate::store::{Appended, Closed};
+use memchr::memrchr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -65,7 +66,16 @@ impl Engine {
         self.store.log_touches();
         call.context.turn.forget_appended();
         let begin = Begin { place: call.out.end(), reign: self.store.reign() };
+        let mark = call.out.mark();
         let outcome = self.perform_aside(call, request, resume);
+        if outcome == Outcome::DropLine {
+            // The error stands alone: nobody waits for what was shown before it.
+            let said = call.out.bytes_since(mark);
+            let line = memrchr(b'\n', &said[..said.len().saturating_sub(1)]).map_or(0, |at| at + 1);
+            let words = said[line..].to_vec();
+            call.out.withdraw(mark);
+            call.out.bytes().extend_from_slice(&words);
+        }
         let upto = match outcome {
             Outcome::Done | Outcome::Part => Upto::End,
             Outcome::Resume(at) | Outcome::Park(at) | Outcome::Forward(at) => Upto::Before(at),

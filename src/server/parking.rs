@@ -53,6 +53,8 @@ impl Parking {
         let now = now();
         match self.due {
             Some(due) if now < due => {}
+            // It has become time within this turn: the next one tries them.
+            Some(_) if self.tried == 0 && !self.tokens.is_empty() => {}
             Some(_) if self.tokens.len() >= self.tried => {
                 self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
                 self.due = Some(now + self.pause);
@@ -69,6 +71,26 @@ impl Parking {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Turns may be longer than the pauses between tries.
+    #[test]
+    fn a_retry_that_becomes_due_within_a_turn_follows_in_the_next() {
+        let (mut parking, begin) = (Parking::default(), Instant::now());
+        let mut serving = Vec::new();
+        parking.park(Token::other(1));
+        parking.end_turn(|| begin, false);
+        parking.take_due(|| begin, &mut serving);
+        parking.park(serving.pop().expect("it is tried"));
+        parking.end_turn(|| begin, false);
+        let due = parking.due().expect("it waits");
+        for turn in 0..3 {
+            parking.take_due(|| due - Duration::from_nanos(1), &mut serving);
+            parking.end_turn(|| due + PAUSE_MAX, false);
+            assert_eq!((serving.len(), parking.due()), (0, Some(due)), "turn {turn}");
+        }
+        parking.take_due(|| due + PAUSE_MAX, &mut serving);
+        assert_eq!(serving.len(), 1);
+    }
 
     #[test]
     fn the_first_retry_follows_at_once_and_each_further_one_later() {

@@ -141,13 +141,14 @@ pub enum Fate {
     Lost,
 }
 
-/// What is known of the fate of what was written in a shard. Bit 0: it is undecided. The others:
-/// the reign before which it is lost.
+/// What is known of the fate of what was written in a shard. Bit 0: it is undecided. Bit 1: an
+/// heir's log goes on from it. The others: the reign before which it is lost.
 #[derive(Default)]
 pub struct Known(AtomicU64);
 
 const UNDECIDED: u64 = 1;
-const LOST_SHIFT: u32 = 1;
+const GOES_ON: u64 = 2;
+const LOST_SHIFT: u32 = 2;
 
 impl Known {
     /// Whatever was written before this reign is lost.
@@ -155,9 +156,10 @@ impl Known {
         self.0.store(reign.0 << LOST_SHIFT, Release);
     }
 
-    fn set_undecided(&self, is_undecided: bool) {
-        let lost = self.0.load(Relaxed) & !UNDECIDED;
-        self.0.store(lost | u64::from(is_undecided), Release);
+    /// What was not lost before is undecided, goes on elsewhere, or, with neither bit, is here.
+    fn set(&self, bits: u64) {
+        let lost = self.0.load(Relaxed) & !(UNDECIDED | GOES_ON);
+        self.0.store(lost | bits, Release);
     }
 }
 
@@ -199,12 +201,12 @@ impl Store {
     }
 
     /// The gates of these shards were closed for an heir. Its log `goes_on` from all that was
-    /// written here, or this is not known. Where the log stays the one here, it goes on, too.
+    /// written here, or this is not known.
     pub fn settle_gates(&self, shards: impl IntoIterator<Item = usize>, goes_on: bool) {
         for shard in shards {
             let shard = &self.shards[shard];
             let _writer = shard.lock();
-            if goes_on { shard.known.set_undecided(false) } else { shard.known.lose(shard.reign()) }
+            if goes_on { shard.known.set(GOES_ON) } else { shard.known.lose(shard.reign()) }
         }
     }
 
@@ -320,7 +322,7 @@ impl Shard {
             Fate::Lost
         } else if known & UNDECIDED != 0 {
             Fate::Undecided
-        } else if gate & CLOSED != 0 && gate >> REIGN_SHIFT > reign.0 {
+        } else if known & GOES_ON != 0 && gate & CLOSED != 0 && gate >> REIGN_SHIFT > reign.0 {
             Fate::GoesOn
         } else {
             Fate::Here
@@ -339,7 +341,7 @@ impl Shard {
         let was_open = self.gate.is_open();
         // First: who sees the gate closed sees this.
         if was_open {
-            if is_for_heir { self.known.set_undecided(true) } else { self.known.lose(reign) }
+            if is_for_heir { self.known.set(UNDECIDED) } else { self.known.lose(reign) }
         }
         self.gate.close(reign, primary);
         if was_open {
@@ -355,7 +357,7 @@ impl Shard {
 
     fn open(&self, writer: &mut Writer, reign: Reign, goes_on: bool) {
         if goes_on {
-            self.known.set_undecided(false);
+            self.known.set(0);
         } else if !self.gate.is_open() {
             self.known.lose(reign);
         }
@@ -366,5 +368,49 @@ impl Shard {
         if self.is_resizing(writer) {
             self.want_attention(true);
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::store::StoreConfig;
+
+    /// The fate of what was written at the beginning of a shard, whatever becomes of its gate.
+    #[test]
+    fn what_was_written_has_a_fate_when_gates_change() {
+        let heir = Primary { clients: "127.0.0.1:1".into(), replication: None };
+        let open = || {
+            let config =
+                StoreConfig { memory_bytes: 64 << 10, item_bytes_max: 512, shards: Some(1), ..StoreConfig::default() };
+            let store = Store::new(config).unwrap();
+            let written = store.reign();
+            (store, written)
+        };
+        let sealed = || {
+            let (store, written) = open();
+            store.close_gates_for_heir([0], &heir);
+            assert_eq!(store.shards[0].fate(written), Fate::Undecided);
+            (store, written)
+        };
+        let (store, written) = sealed();
+        store.settle_gates([0], true);
+        assert_eq!(store.shards[0].fate(written), Fate::GoesOn);
+        store.open_gates([0]);
+        assert_eq!(store.shards[0].fate(written), Fate::Lost, "the log has gone on elsewhere");
+        assert_eq!(store.shards[0].fate(store.reign()), Fate::Here);
+
+        let (store, written) = sealed();
+        store.settle_gates([0], false);
+        assert_eq!(store.shards[0].fate(written), Fate::Lost);
+
+        let (store, written) = sealed();
+        // Between the two steps of opening: nobody else has become the primary.
+        store.shards[0].known.set(0);
+        assert_eq!(store.shards[0].fate(written), Fate::Here);
+        store.open_gates_again([0]);
+        assert_eq!(store.shards[0].fate(written), Fate::Here);
+        store.close_gates([0], None);
+        assert_eq!(store.shards[0].fate(written), Fate::Lost);
     }
 }

@@ -164,9 +164,14 @@ impl Decisions {
     /// What operators want is in the next map.
     pub(super) fn apply_orders(&self, draft: &mut Draft, now: Millis) {
         for order in &self.orders {
+            let before = draft.map.clone();
             let words = match apply(draft, order, &self.sessions, now) {
                 Ok(words) => format!("an operator wants: {words}"),
-                Err(why) => format!("what an operator wanted cannot be done any more: {why}"),
+                Err(why) => {
+                    // None of it, where it is a list.
+                    draft.map = before;
+                    format!("what an operator wanted cannot be done any more: {why}")
+                }
             };
             draft.note(None, words);
         }

@@ -172,7 +172,9 @@ impl Decisions {
         if let Some(session) = self.sessions.get_mut(incarnation) {
             session.is_connected = false;
         }
-        if proof == Proof::Ended {
+        // One observer has seen it end, and may be deceived. In strong mode that is not enough:
+        // where it still runs it answers reads until its lease ends.
+        if proof == Proof::Ended && self.map.policy.strong_replicas() == 0 {
             self.end(incarnation.into());
         }
     }

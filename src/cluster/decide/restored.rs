@@ -21,10 +21,12 @@ const LOST_VERSIONS: u64 = 1 << 20;
 /// The map as it is to be stored where there is no store any more: the latest one that anybody
 /// knows, and the highest version that servers know of, 0 where they know of none.
 ///
-/// Where servers know it, it is stored as one below what they know. So it is gone on from as from a
-/// store that was put back: once all have reported, and an operator says resume. Where they know
-/// less, nobody has anything by a later one; it goes above what may have been written since.
+/// It is gone on from as from a store that was put back: once all have reported, and an operator
+/// says resume. Until then no server takes it. Where servers know it, it is stored as one below
+/// what they know. Where those that are there know less, others may know more than it says, and it
+/// goes above what may have been written since.
 pub fn recovered(mut map: Map, highest: u64) -> Map {
+    map.restored = true;
     if map.version > highest {
         map.version += LOST_VERSIONS;
         map.acks_before = Some((1, map.version));
@@ -38,9 +40,9 @@ pub fn recovered(mut map: Map, highest: u64) -> Map {
 }
 
 impl Decisions {
-    /// Servers know a later map than the one that is stored.
+    /// Servers know a later map than the one that is stored, or may.
     pub(super) fn is_behind(&self) -> bool {
-        self.floor > self.map.version
+        self.floor > self.map.version || self.map.restored
     }
 
     /// Whether the stored map, which is behind, may be gone on from.
@@ -50,8 +52,8 @@ impl Decisions {
         }
         self.memory.is_confirmed = false;
         self.memory.stopped = Some(format!(
-            "the stored map has version {}, and servers know version {}: the store was put back from a copy. Nothing is \
-             decided until an operator has started all servers, and says resume",
+            "the stored map has version {}, and servers know version {}: the store was put back from a copy, or lost. \
+             Nothing is decided until an operator has started all servers, and says resume",
             self.map.version, self.floor
         ));
         false
@@ -99,6 +101,7 @@ impl Step<'_> {
         let version = self.draft.version;
         // K may have been lower in a map that is lost.
         self.draft.map.acks_before = Some((1, version));
+        self.draft.map.restored = false;
         for shard in 0..self.draft.map.shards.len() {
             self.draft.map.shards[shard].change = None;
             let latest = self.memory.terms[shard];

@@ -158,6 +158,7 @@ fn a_recovered_map_of_a_file_goes_above_what_may_have_been_written_since() {
         assert!(map.version >= lost.version + LOST_VERSIONS);
         assert_eq!(map.acks_before, Some((1, map.version)), "K may have been lower");
         assert!(map.shards.iter().zip(&lost.shards).all(|(now, lost)| now.reserved >= lost.term + LOST_TERMS));
+        assert!(map.restored, "nobody takes it before an operator says so");
         assert_eq!(map.check(), Ok(()));
     }
 }

@@ -94,6 +94,8 @@ struct Peer {
     report: Option<Report>,
     /// The map that it knows, where it was asked for that.
     told: Option<Map>,
+    /// It was.
+    is_asked: bool,
 }
 
 /// See the module.
@@ -194,7 +196,7 @@ impl Deciding {
         log::info!("{} is there: process {}", introduction.name, introduction.incarnation);
         // A connection of before may be about to end.
         self.peers.retain(|_, other| other.introduction.incarnation != introduction.incarnation);
-        self.peers.insert(peer, Peer { introduction, outbox, report: None, told: None });
+        self.peers.insert(peer, Peer { introduction, outbox, report: None, told: None, is_asked: false });
         self.ask_for_maps();
     }
 

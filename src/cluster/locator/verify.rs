@@ -5,7 +5,7 @@
 //! This is a shortcut for the common case. No acknowledged write rests on it: an heir has those
 //! stopped who hold them. It is believed as this one observer sees it: where something between the
 //! locator and that host refuses connections in its stead, a server that lives is failed over. That
-//! costs its clients a moment, and no write.
+//! costs its clients a moment, and no write. In strong mode the lease is waited for all the same.
 
 use crate::cluster::map::Id;
 use crate::cluster::member::step::number_of;

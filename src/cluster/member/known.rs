@@ -132,7 +132,7 @@ impl Known {
         if map.generation < state.generation {
             return Err(NotTaken::Generation { theirs: map.generation, ours: state.generation });
         }
-        if state.map.as_ref().is_none_or(|known| map.version > known.version) {
+        if !map.restored && state.map.as_ref().is_none_or(|known| map.version > known.version) {
             state.generation = map.generation;
             self.version.store(map.version, Release);
             state.map = Some(Arc::new(map));
@@ -282,6 +282,14 @@ mod tests {
         assert_eq!((known.take_map(map("c", 9, 4)), version()), (Ok(()), 9));
         let other = NotTaken::OtherCluster { theirs: "d".into(), ours: "c".into() };
         assert_eq!((known.take_map(map("d", 10, 4)), version()), (Err(other), 9));
+    }
+
+    #[test]
+    fn a_map_that_was_put_together_is_not_taken_before_it_was_gone_on_from() {
+        let known = Known::new("own".into(), 4, Arc::default());
+        assert_eq!(known.take_map(Map { restored: true, ..map("c", 9, 1) }), Ok(()));
+        assert_eq!(known.map(), None);
+        assert_eq!((known.take_map(map("c", 9, 1)), known.version()), (Ok(()), 9));
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Goal {
             // what is followed is told only once the fate is settled.
             let fate = judge.reigns.fate(shard, reign);
             // The server that is the primary now has it, and this one is a replica that has it.
-            (if fate == Fate::GoesOn { count + 1 } else { count }, fate)
+            // That one may be among those who have told this one.
+            (if fate == Fate::GoesOn { count.max(1) } else { count }, fate)
         };
         match self {
             Goal::Shard { shard, position } => of(*shard as usize, *position),

@@ -319,7 +319,8 @@ fn what_an_heir_goes_on_from_is_held_by_this_server_too() {
         (Fate::Undecided, 1, 1, Verdict::Stands),
         (Fate::GoesOn, 1, 0, Verdict::Stands),
         (Fate::GoesOn, 2, 0, Verdict::Demoted),
-        (Fate::GoesOn, 2, 1, Verdict::Stands),
+        (Fate::GoesOn, 2, 1, Verdict::Demoted),
+        (Fate::GoesOn, 2, 2, Verdict::Stands),
         (Fate::Lost, 1, 3, Verdict::Demoted),
     ] {
         for goal in [Goal::Shard { shard: 1, position: 100 }, Goal::All([0, 100, 0].into())] {

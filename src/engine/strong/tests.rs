@@ -8,7 +8,8 @@ use crate::engine::acks::tests::{AllBut, SHARDS, engine, output, waits_for};
 use crate::engine::acks::{Holders, Judge};
 use crate::engine::host::Nobody;
 use crate::engine::{Attempt, Context, Engine, Outcome, Output, WorkerStats};
-use crate::protocol::{Parsed, Refusal, parse};
+use crate::protocol::request::GetForm;
+use crate::protocol::{Parsed, Refusal, parse, parse_more_of_get};
 use std::time::{Duration, Instant};
 
 /// One replica, which has everything.
@@ -175,6 +176,27 @@ fn a_get_in_parts_shows_nothing_of_a_part_that_fails() {
         let refused = String::from_utf8(Refusal::NoLeaseToRead.line().to_vec()).unwrap();
         assert_eq!(told(&engine, out, &ALL), if has_lease { &*whole } else { &refused });
     }
+}
+
+/// A line that is longer than what is parsed at once ends in an error: of the part in which that
+/// stands nothing else is shown, for nobody has waited for it.
+#[test]
+fn an_error_in_a_later_part_of_a_get_stands_alone() {
+    let engine = strong();
+    drop(output(&engine, "set a 0 0 1\r\n1\r\n"));
+    let (bad, filler) = ("x".repeat(KEY_BYTES_MAX + 1), "key ".repeat(8 << 10));
+    let line = format!(" a {bad} {filler}");
+    let form = GetForm { with_cas: false, touch: None };
+    let Parsed::Request(request, _) = parse_more_of_get(line.as_bytes(), form) else { panic!("it is a part") };
+    let mut seat = engine.store().join();
+    let (turn, mut out) = (seat.turn(), Output::default());
+    let (stats, mut scratch) = (WorkerStats::default(), Vec::new());
+    let (now, keys_left) = (UnixSeconds::now(), 100);
+    let (scratch, host, client) = (&mut scratch, &Nobody, &Nobody);
+    let mut context = Context { turn: &turn, now, stats: &stats, scratch, keys_left, host, client };
+    let outcome = engine.execute(&mut context, &request, engine.target(&request), Attempt::default(), &mut out);
+    assert_eq!(outcome, Outcome::DropLine);
+    assert_eq!(String::from_utf8_lossy(out.bytes()), "CLIENT_ERROR bad command line format\r\n");
 }
 
 #[test]

@@ -47,9 +47,9 @@ impl Redirect {
 
     /// Whether no gate has changed since it was heard, where `reign` is the store's. The server
     /// that the gate names may become the primary, and the other one not know that it is none any
-    /// more: so a name is not believed for long.
+    /// more: so a name is not believed for long. That the gate's own server is far stays true.
     pub(super) fn is_believed(&self, reign: Reign) -> bool {
-        self.reign == reign && (self.to.is_none() || self.heard.elapsed() < NOT_MINE_WITHIN)
+        self.to.is_none() || self.reign == reign && self.heard.elapsed() < NOT_MINE_WITHIN
     }
 }
 

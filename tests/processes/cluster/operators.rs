@@ -220,6 +220,7 @@ fn a_cluster_of_which_a_file_is_left_begins_anew() {
     std::fs::write(&file, text).expect("a file");
     assert!(operator(&locator, &["recover"]).unwrap_err().contains("--from"));
     done(&locator, &["recover", "--from", &path]);
+    wait_until("an operator says that nobody is missing", || operator(&locator, &["resume"]));
     let mut site = Site::of(&[&locator]);
     ["a", "b"].iter().for_each(|name| site.start(name));
     wait_until("both are there", || {

@@ -1,7 +1,7 @@
 //! A cluster begins at this locator: it is born; or it goes on whose store is lost, from the latest
 //! map that a server or a file knows.
 
-use super::{Deciding, Message, PeerId, failed, say};
+use super::{Deciding, Message, Peer, PeerId, failed, say};
 use crate::cluster::decide::recovered;
 use crate::cluster::locator::outbox::Outbox;
 use crate::cluster::map::{Map, Policy};
@@ -58,10 +58,13 @@ impl Deciding {
     }
 
     /// Where there is no map, whoever knows one is asked for it.
-    pub(super) fn ask_for_maps(&self) {
+    pub(super) fn ask_for_maps(&mut self) {
         if self.charge.as_ref().is_some_and(|charge| charge.revision.is_none()) {
-            let knows = self.peers.values().filter(|peer| peer.introduction.cluster.is_some() && peer.told.is_none());
-            knows.for_each(|peer| say(&peer.outbox, Message::TellMap));
+            let knows = |peer: &&mut Peer| peer.introduction.cluster.is_some() && !peer.is_asked;
+            for peer in self.peers.values_mut().filter(knows) {
+                peer.is_asked = true;
+                say(&peer.outbox, Message::TellMap);
+            }
         }
     }
 
