@@ -9,7 +9,6 @@ import binascii
 import contextlib
 import multiprocessing
 import socket
-import subprocess
 import tempfile
 import time
 
