@@ -2,6 +2,8 @@
 //! servers do not, are in `decide/simulation.rs`.
 #![allow(clippy::unwrap_used)]
 
+#[path = "decide_tests/heirs.rs"]
+mod heirs;
 #[path = "decide_tests/mass.rs"]
 mod mass;
 
@@ -213,30 +215,6 @@ fn who_was_the_primary_stays_listed_until_the_new_one_has_confirmed() {
     assert_eq!(shard.primary, Some(heir));
     let place = shard.member(old).expect("it may have what was acknowledged");
     assert!(matches!(place.stage, Stage::Gone(_)), "{shard:?}");
-}
-
-#[test]
-fn an_heir_whose_process_has_ended_may_have_begun() {
-    let mut cluster = plain(3);
-    let shard = cluster.map().shards[0].clone();
-    let name = |cluster: &Cluster, id: ServerId| cluster.map().server(id).unwrap().name.clone();
-    let primary = shard.primary.unwrap();
-    let was = name(&cluster, primary);
-    let process = cluster.stop(&was);
-    while cluster.map().shards[0].change.is_none() {
-        cluster.step();
-    }
-    let heir = cluster.map().shards[0].change.unwrap().heir;
-    let heir = name(&cluster, heir);
-    cluster.kill(&heir);
-    cluster.start(&was, &process);
-    cluster.pass(1000);
-    // Two of three were gone together, so it may wait for an operator.
-    cluster.command(Command::Resume { server: None }).unwrap_or_default();
-    cluster.pass(1000);
-    let shard = &cluster.map().shards[0];
-    assert!(shard.change.is_some_and(|change| change.gone > 0), "{shard:?}");
-    assert_eq!(duty(cluster.map(), primary, 0), Duty::Wait, "acknowledged writes may be elsewhere");
 }
 
 #[test]

@@ -235,12 +235,16 @@ impl Step<'_> {
         if let Some(old) = old_has_it.filter(|_| nobody_began) {
             return if may_try(&old) { Course::Heir(old, Way::GoesOn, 0) } else { Course::Later };
         }
-        // The primary that was to hand over lacks at most what its heir has had acknowledged, by
-        // members other than itself.
-        let heir = place.change.filter(|change| change.way == Way::HandOver).map(|change| change.heir);
+        // The primary of before that has come back, or was to hand over, lacks at most what its
+        // heir has had acknowledged, by members other than itself.
+        let change = place.change.filter(|change| matches!(change.way, Way::HandOver | Way::Gather));
+        let heir = change.map(|change| change.heir);
         let (alive, needed) = self.alive_and_needed(shard, heir);
-        let only = old_has_it.filter(|_| heir.is_some() && alive >= needed);
-        let (alive, least) = if only.is_some() {
+        let has_the_rest = old_has_it.filter(|_| heir.is_some() && alive >= needed);
+        // One that has come back may have more than it had acknowledged: whoever has come to the
+        // heir's term goes before it.
+        let only = has_the_rest.filter(|_| change.is_some_and(|change| change.way == Way::HandOver));
+        let (alive, least) = if has_the_rest.is_some() {
             let too = place.members.iter().filter(|one| Some(one.server) == heir && self.has_place(one)).count();
             (alive + too, needed + too)
         } else {

@@ -150,6 +150,18 @@ fn a_recovered_map_waits_for_an_operator_and_goes_above_what_servers_know() {
     }
 }
 
+/// A locator that is started anew before an operator has said so knows nobody yet.
+#[test]
+fn a_recovered_map_waits_where_no_server_is_there_yet() {
+    let (cluster, lost) = put_back("");
+    let recovered = recovered(lost.clone(), lost.version);
+    let mut cluster = Cluster { decisions: Decisions::new(recovered, 1, cluster.now), ..cluster };
+    for _ in 0..30 {
+        cluster.now += 1000;
+        assert!(!cluster.decide(), "a version that servers know would be given again");
+    }
+}
+
 #[test]
 fn a_recovered_map_of_a_file_goes_above_what_may_have_been_written_since() {
     let (_, lost) = put_back("");

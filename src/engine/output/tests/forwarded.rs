@@ -64,6 +64,13 @@ fn answers_at_the_end_are_appended_in_their_order() {
         assert_eq!(released(&mut output), "two three ");
         output.fulfil(four, given("four "));
         assert_eq!(released(&mut output), "four here ");
+        // Two at once, with one behind them that has yet to come.
+        let [five, six, seven] = [1, 2, 1].map(|shard| forward(&mut output, Some(shard), false));
+        output.fulfil(five, given("five "));
+        output.fulfil(six, given("six "));
+        assert_eq!(released(&mut output), "five six ");
+        output.fulfil(seven, given("seven "));
+        assert_eq!(released(&mut output), "seven ");
         assert!(output.is_empty());
     }
 }
