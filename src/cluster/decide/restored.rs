@@ -22,9 +22,8 @@ const LOST_VERSIONS: u64 = 1 << 20;
 /// knows, and the highest version that servers know of, 0 where they know of none.
 ///
 /// It is gone on from as from a store that was put back: once all have reported, and an operator
-/// says resume. Until then no server takes it. Where servers know it, it is stored as one below
-/// what they know. Where those that are there know less, others may know more than it says, and it
-/// goes above what may have been written since.
+/// says resume. Until then no server takes it. Where those that are there know less, others may
+/// know more than it says, and it goes above what may have been written since.
 pub fn recovered(mut map: Map, highest: u64) -> Map {
     map.restored = true;
     if map.version > highest {
@@ -33,8 +32,6 @@ pub fn recovered(mut map: Map, highest: u64) -> Map {
         for shard in &mut map.shards {
             shard.reserved = shard.reserved.max(shard.term).saturating_add(LOST_TERMS);
         }
-    } else {
-        map.version = map.version.min(highest.saturating_sub(1));
     }
     map
 }

@@ -67,6 +67,13 @@ pub struct ShardsStatus {
     pub unclean: usize,
 }
 
+impl ShardsStatus {
+    /// Every shard is where it is to be, with a primary and enough members.
+    pub fn are_settled(&self) -> bool {
+        self.moving == 0 && self.without_primary == 0 && self.below_acks == 0
+    }
+}
+
 impl Decisions {
     /// See [`Status`].
     pub fn status(&self, now: Millis) -> Status {

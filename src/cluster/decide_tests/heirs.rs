@@ -2,30 +2,38 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::cluster::map::{Id, Shard};
 
-/// It may have begun. But nobody else was listed with it, so nothing was acknowledged by its term,
-/// and the primary of before has all that was acknowledged by its own.
-#[test]
-fn the_primary_of_before_has_what_an_heir_that_has_ended_may_have_acknowledged() {
-    let mut cluster = plain(3);
+/// The primary of shard 0 stands still until another one is to succeed it: the cluster, the shard
+/// as it was, the name and process of its primary, and the heir.
+fn succeeded(mut cluster: Cluster) -> (Cluster, Shard, (String, Id), ServerId) {
     let shard = cluster.map().shards[0].clone();
-    let name = |cluster: &Cluster, id: ServerId| cluster.map().server(id).unwrap().name.clone();
-    let primary = shard.primary.unwrap();
-    let was = name(&cluster, primary);
+    let was = name(&cluster, shard.primary.unwrap());
     let process = cluster.stop(&was);
     while cluster.map().shards[0].change.is_none() {
         cluster.step();
     }
     let heir = cluster.map().shards[0].change.unwrap().heir;
-    let heir = name(&cluster, heir);
-    cluster.kill(&heir);
+    (cluster, shard, (was, process), heir)
+}
+
+fn name(cluster: &Cluster, id: ServerId) -> String {
+    cluster.map().server(id).unwrap().name.clone()
+}
+
+/// It may have begun. But nobody else was listed with it, so nothing was acknowledged by its term,
+/// and the primary of before has all that was acknowledged by its own.
+#[test]
+fn the_primary_of_before_has_what_an_heir_that_has_ended_may_have_acknowledged() {
+    let (mut cluster, shard, (was, process), heir) = succeeded(plain(3));
+    cluster.kill(&name(&cluster, heir));
     cluster.start(&was, &process);
     cluster.pass(1000);
     // Two of three were gone together, so it may wait for an operator.
     cluster.command(Command::Resume { server: None }).unwrap_or_default();
     cluster.pass(1000);
     let is = &cluster.map().shards[0];
-    assert_eq!((is.primary, is.change), (Some(primary), None), "{is:?}");
+    assert_eq!((is.primary, is.change), (shard.primary, None), "{is:?}");
     assert!(is.term > shard.term + 1, "above the term that may have begun: {is:?}");
     assert_eq!(is.unclean_term, 0);
 }
@@ -35,16 +43,9 @@ fn the_primary_of_before_has_what_an_heir_that_has_ended_may_have_acknowledged()
 #[test]
 fn an_heir_whose_process_has_ended_may_have_begun() {
     for other_lives in [false, true] {
-        let mut cluster = Cluster::new(4, policy(2, 1), |_| String::new());
-        let shard = cluster.map().shards[0].clone();
-        let name = |cluster: &Cluster, id: ServerId| cluster.map().server(id).unwrap().name.clone();
+        let four = Cluster::new(4, policy(2, 1), |_| String::new());
+        let (mut cluster, shard, (was, process), heir) = succeeded(four);
         let primary = shard.primary.unwrap();
-        let was = name(&cluster, primary);
-        let process = cluster.stop(&was);
-        while cluster.map().shards[0].change.is_none() {
-            cluster.step();
-        }
-        let heir = cluster.map().shards[0].change.unwrap().heir;
         let other = shard.members.iter().map(|member| member.server).find(|member| *member != heir).unwrap();
         cluster.kill(&name(&cluster, heir));
         if !other_lives {

@@ -191,7 +191,7 @@ impl Deciding {
             && let Err(words) = decisions.introduced(introduction.clone(), now)
         {
             log::warn!("{}: {words}", introduction.name);
-            return say(&outbox, Message::Refused(words));
+            return outbox.say(Message::Refused(words));
         }
         log::info!("{} is there: process {}", introduction.name, introduction.incarnation);
         // A connection of before may be about to end.
@@ -212,16 +212,13 @@ impl Deciding {
             taken.map(|()| Some((lease?, decisions.map().generation, decisions.map().version)))
         });
         known.report = Some(report);
-        say(
-            &known.outbox,
-            match lease {
-                Some(Ok(Some((milliseconds, generation, map_version)))) => {
-                    Message::Lease { sent, milliseconds, generation, map_version }
-                }
-                Some(Err(words)) => Message::Refused(words),
-                Some(Ok(None)) | None => Message::NotInCharge { in_charge },
-            },
-        );
+        known.outbox.say(match lease {
+            Some(Ok(Some((milliseconds, generation, map_version)))) => {
+                Message::Lease { sent, milliseconds, generation, map_version }
+            }
+            Some(Err(words)) => Message::Refused(words),
+            Some(Ok(None)) | None => Message::NotInCharge { in_charge },
+        });
     }
 
     fn ended(&mut self, peer: PeerId) {
@@ -252,7 +249,7 @@ impl Deciding {
                 None => Ok(()),
             });
             if let Err(words) = taken {
-                say(outbox, Message::Refused(words));
+                outbox.say(Message::Refused(words));
             }
         }
         if let Some(charge) = &mut self.charge {
@@ -344,7 +341,7 @@ impl Deciding {
             Some(decisions) => decisions.written(map),
             None => self.decide_from(map, generation),
         }
-        waiting.into_iter().for_each(|(outbox, body)| say(&outbox, Message::Answer { is_done: true, body }));
+        waiting.into_iter().for_each(|(outbox, body)| outbox.say(Message::Answer { is_done: true, body }));
     }
 
     /// Have the next map written, if there is to be one.
@@ -358,10 +355,9 @@ impl Deciding {
         match decisions.next(now) {
             Some(Next { map, notes }) => self.write(map, notes),
             // What was asked for is so already.
-            None => charge
-                .waiting
-                .drain(..)
-                .for_each(|(outbox, body)| say(&outbox, Message::Answer { is_done: true, body })),
+            None => {
+                charge.waiting.drain(..).for_each(|(outbox, body)| outbox.say(Message::Answer { is_done: true, body }))
+            }
         }
     }
 
@@ -380,22 +376,22 @@ impl Deciding {
         let question = match serde_json::from_str(text) {
             Ok(question) => question,
             Err(error) => {
-                return say(&outbox, failed(&format!("this locator does not understand the question: {error}")));
+                return outbox.say(failed(&format!("this locator does not understand the question: {error}")));
             }
         };
         let Some(charge) = &mut self.charge else {
-            return say(&outbox, Message::NotInCharge { in_charge: self.common.published.in_charge() });
+            return outbox.say(Message::NotInCharge { in_charge: self.common.published.in_charge() });
         };
         let Some(decisions) = &mut charge.decisions else {
             return match question {
                 Question::Init { shards, policy } => self.be_born(shards, policy, outbox),
                 Question::Recover { map, dry_run } => self.recover(map.map(|map| *map), dry_run, outbox),
-                _ => say(&outbox, failed("there is no cluster yet: remora ctl cluster init")),
+                _ => outbox.say(failed("there is no cluster yet: remora ctl cluster init")),
             };
         };
         let answer = match question {
             Question::Status => json(&decisions.status(now)),
-            Question::Map => return say(&outbox, Message::Map(decisions.map().to_text())),
+            Question::Map => return outbox.say(Message::Map(decisions.map().to_text())),
             Question::Events => Ok(self.lately.to_text()),
             Question::Init { .. } | Question::Recover { .. } => {
                 Err(format!("there is a cluster already, {}", decisions.map().cluster))
@@ -406,13 +402,10 @@ impl Deciding {
                 answer => answer,
             },
         };
-        say(
-            &outbox,
-            match answer {
-                Ok(body) => Message::Answer { is_done: true, body },
-                Err(words) => failed(&words),
-            },
-        );
+        outbox.say(match answer {
+            Ok(body) => Message::Answer { is_done: true, body },
+            Err(words) => failed(&words),
+        });
     }
 }
 
@@ -426,8 +419,4 @@ fn json(answer: &impl serde::Serialize) -> Result<String, String> {
 
 fn failed(words: &str) -> Message {
     Message::Answer { is_done: false, body: words.into() }
-}
-
-fn say(outbox: &Outbox, message: Message) {
-    outbox.say(message);
 }

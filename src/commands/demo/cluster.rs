@@ -156,7 +156,7 @@ fn leads(status: &Status) -> bool {
 
 /// Nothing is left to be moved.
 fn is_settled(status: &Status) -> bool {
-    leads(status) && status.shards.moving == 0 && status.shards.below_acks == 0
+    status.shards.are_settled()
 }
 
 /// In how many shards a server has a part; None: it has not found the locator.

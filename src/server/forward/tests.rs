@@ -394,21 +394,28 @@ fn what_comes_back_is_done_here_or_by_nobody() {
     assert!(began.elapsed() >= Duration::from_secs(1));
 }
 
-/// An owner that is not the primary names the one who is, as its clients know that one.
-#[test]
-fn who_is_named_by_an_owner_is_asked_from_then_on() {
-    let (first, second) = (FakeOwner::new(), FakeOwner::new());
+/// The first owner is not the primary any more: it names the second one, which has done a request.
+/// And the link to that one.
+fn redirected(first: &FakeOwner, second: &FakeOwner) -> (Scene, Pipe) {
     let mut scene = Scene::new(&first.primary(1));
     // Known by another shard's gate.
     scene.engine.store().close_gates_for([3], &second.primary(2));
     scene.submit(0, "incr a 1\r\n");
-    let mut pipe = scene.link(&first);
+    let mut pipe = scene.link(first);
     let [(tag, _)] = scene.arrived(&mut pipe, 1)[..] else { panic!("one was sent") };
     answer(&mut pipe, tag, Fate::NotMine, "10.0.0.2:11211");
-    let mut pipe = scene.link(&second);
+    let mut pipe = scene.link(second);
     let [(tag, _)] = scene.arrived(&mut pipe, 1)[..] else { panic!("it is sent again") };
     answer(&mut pipe, tag, Fate::Done, "1");
     assert_eq!(scene.settled(1), [told(0, "1")]);
+    (scene, pipe)
+}
+
+/// An owner that is not the primary names the one who is, as its clients know that one.
+#[test]
+fn who_is_named_by_an_owner_is_asked_from_then_on() {
+    let (first, second) = (FakeOwner::new(), FakeOwner::new());
+    let (mut scene, mut pipe) = redirected(&first, &second);
     let asked =
         |scene: &Scene| scene.forwarder.primary_of(scene.engine.store(), SHARD).expect("known").clients.to_string();
     assert_eq!(asked(&scene), "10.0.0.2:11211");

@@ -136,10 +136,8 @@ impl Site {
     pub(super) fn settle(&self, servers: usize) {
         wait_until("the cluster settles", || {
             let status = self.status();
-            let shards = status.shards;
             let holding = status.servers.iter().filter(|one| one.alive && one.primary + one.replica > 0).count();
-            let is_settled = shards.moving == 0 && shards.without_primary == 0 && shards.below_acks == 0;
-            if is_settled && holding == servers {
+            if status.shards.are_settled() && holding == servers {
                 return Ok(());
             }
             let events = self.ask(&Question::Events).unwrap_or_default();

@@ -14,8 +14,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from lib.replication.family import wait_until
-from lib.servers import Kind, Server, ask, bound, free_port, let_run
+from lib.replication.family import Family, wait_until
+from lib.servers import Kind, Server, bound, free_port, let_run
 
 SHARDS = 64
 PROBED_KEYS = 32
@@ -147,9 +147,7 @@ def loaded(run, servers, into, writes="1:1"):
 
 def held_bytes(server):
     """Bytes of the items that a server holds, in all its shards, whichever role it has there."""
-    with server.connect() as connection:
-        lines = ask(connection, b"stats\r\n", b"END\r\n").decode().split("\r\n")
-    return int(dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))["bytes"])
+    return int(server.stats()["bytes"])
 
 
 def grow(run, folder):
@@ -179,32 +177,18 @@ def grow(run, folder):
 
 def plain_copy(run, folder, megabytes):
     """MB a second of a full copy of about as much, of one server under the same rate of traffic."""
-    flags = ["--shards", str(SHARDS), "--replication", "127.0.0.1:0"]
-    primary_kind = Kind("primary", "remora", (run.remora, *flags))
+    family, shards = Family((run.remora,), "shm"), ("--shards", str(SHARDS))
     copied = run.smaller(megabytes)
-    with Server(primary_kind, folder, run.cores, run.threads, run.memory_mebibytes) as primary:
+    with Server(family.primary(folder, shards), folder, run.cores, run.threads, run.memory_mebibytes) as primary:
         fill(copied, [primary])
-        said = primary.log.read_text(errors="replace")
-        offered = said.split("replication on tcp ")[1].split()[0]
         with loaded(copied, [primary], {}):
             time.sleep(1)
             begin = time.monotonic()
-            flags = ["--shards", str(SHARDS), "--replica-of", offered, "--replica-name", "copy"]
-            kind = Kind("copy", "remora", (run.remora, *flags))
+            kind = family.replica(0, primary, folder, shards)
             with Server(kind, folder, run.cores, run.threads, run.memory_mebibytes) as replica:
-                wait_until("a full copy", lambda: is_whole(rows_of(primary), megabytes), run.wait_seconds)
+                lacking = megabytes * 1e6 * LACKING_SHARE
+                complete = lambda: (one := family.standing(primary, replica)).follows and one.lag_bytes <= lacking
+                wait_until("a full copy", complete, run.wait_seconds)
                 seconds = time.monotonic() - begin
                 held = held_bytes(replica) / 1e6
     return {"mb": held, "seconds": seconds, "mb_per_second": held / seconds}
-
-
-def is_whole(rows, megabytes):
-    """It follows, and lacks at most a hundredth of what there was."""
-    follows = rows.get("replica_0_state") == "following"
-    return follows and int(rows["replica_0_lag_bytes"]) <= megabytes * 1e6 * LACKING_SHARE
-
-
-def rows_of(server):
-    with server.connect() as connection:
-        lines = ask(connection, b"stats replication\r\n", b"END\r\n").decode().split("\r\n")
-    return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))

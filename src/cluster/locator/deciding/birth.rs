@@ -1,7 +1,7 @@
 //! A cluster begins at this locator: it is born; or it goes on whose store is lost, from the latest
 //! map that a server or a file knows.
 
-use super::{Deciding, Message, Peer, PeerId, failed, say};
+use super::{Deciding, Message, Peer, PeerId, failed};
 use crate::cluster::decide::recovered;
 use crate::cluster::locator::outbox::Outbox;
 use crate::cluster::map::{Map, Policy};
@@ -13,19 +13,19 @@ impl Deciding {
         let id = random::<16>().map(|id| format!("{:032x}", u128::from_be_bytes(id)));
         let (id, is_free) = match (id, &mut self.charge) {
             (Ok(id), Some(charge)) => (id, charge.writing.is_none() && charge.revision.is_none()),
-            _ => return say(&outbox, failed("the kernel gives no random bytes")),
+            _ => return outbox.say(failed("the kernel gives no random bytes")),
         };
         if !is_free {
-            return say(&outbox, failed("a map is stored already, or being written: look at the status"));
+            return outbox.say(failed("a map is stored already, or being written: look at the status"));
         }
         if let Some(words) = self.is_of_others() {
-            return say(&outbox, failed(&words));
+            return outbox.say(failed(&words));
         }
         if !(shards.is_power_of_two() && shards <= crate::base::shards::SHARDS_MAX) {
-            return say(&outbox, failed(&format!("{shards} shards: their number is a power of two, at most 1024")));
+            return outbox.say(failed(&format!("{shards} shards: their number is a power of two, at most 1024")));
         }
         if let Err(words) = policy.check() {
-            return say(&outbox, failed(&words));
+            return outbox.say(failed(&words));
         }
         let generation = self.charge.as_ref().map_or(0, |charge| charge.generation);
         let map = Map { generation, ..Map::born(id.clone(), shards, policy) };
@@ -63,7 +63,7 @@ impl Deciding {
             let knows = |peer: &&mut Peer| peer.introduction.cluster.is_some() && !peer.is_asked;
             for peer in self.peers.values_mut().filter(knows) {
                 peer.is_asked = true;
-                say(&peer.outbox, Message::TellMap);
+                peer.outbox.say(Message::TellMap);
             }
         }
     }
@@ -80,8 +80,8 @@ impl Deciding {
     /// Go on from the latest map that is known.
     pub(super) fn recover(&mut self, file: Option<Map>, is_dry_run: bool, outbox: Outbox) {
         match self.latest(file) {
-            Err(words) => say(&outbox, failed(&words)),
-            Ok((_, words)) if is_dry_run => say(&outbox, Message::Answer { is_done: true, body: words }),
+            Err(words) => outbox.say(failed(&words)),
+            Ok((_, words)) if is_dry_run => outbox.say(Message::Answer { is_done: true, body: words }),
             Ok((map, words)) => {
                 log::warn!("{words}");
                 if let Some(charge) = &mut self.charge {

@@ -1,7 +1,7 @@
 //! Somebody cannot reach a server, and says so. The locator looks by itself: what others say of a
 //! server proves nothing.
 
-use super::{Deciding, failed, say};
+use super::{Deciding, failed};
 use crate::cluster::locator::outbox::Outbox;
 use crate::cluster::locator::verify;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ impl Deciding {
     /// dead from then on.
     pub(super) fn look_for(&mut self, name: &str, outbox: Outbox) {
         if let Err(words) = self.try_to_look_for(name, &outbox) {
-            say(&outbox, failed(&words));
+            outbox.say(failed(&words));
         }
     }
 

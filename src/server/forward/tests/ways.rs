@@ -6,16 +6,7 @@ use super::*;
 #[test]
 fn who_was_named_is_forgotten_when_a_gate_changes() {
     let (first, second) = (FakeOwner::new(), FakeOwner::new());
-    let mut scene = Scene::new(&first.primary(1));
-    scene.engine.store().close_gates_for([3], &second.primary(2));
-    scene.submit(0, "incr a 1\r\n");
-    let mut pipe = scene.link(&first);
-    let [(tag, _)] = scene.arrived(&mut pipe, 1)[..] else { panic!("one was sent") };
-    answer(&mut pipe, tag, Fate::NotMine, "10.0.0.2:11211");
-    let mut pipe = scene.link(&second);
-    let [(tag, _)] = scene.arrived(&mut pipe, 1)[..] else { panic!("it is sent again") };
-    answer(&mut pipe, tag, Fate::Done, "1");
-    assert_eq!(scene.settled(1), [told(0, "1")]);
+    let (scene, _pipe) = redirected(&first, &second);
     for owner in [second.primary(2), first.primary(1)] {
         scene.engine.store().close_gates_for([SHARD as usize], &owner);
         let asked = scene.forwarder.primary_of(scene.engine.store(), SHARD).expect("known");

@@ -185,10 +185,9 @@ impl Site {
         wait_until("the cluster heals by itself", || {
             std::thread::sleep(BETWEEN_QUESTIONS);
             let status = self.status()?;
-            let shards = status.shards;
-            let bad = shards.without_primary + shards.waiting + shards.below_acks + shards.moving;
             let is_there = status.servers.iter().all(|server| server.alive && server.primary + server.replica > 0);
-            if bad == 0 && is_there && status.stopped.is_none() { Ok(()) } else { Err(format!("{status:?}")) }
+            let is_well = status.shards.are_settled() && is_there && status.stopped.is_none();
+            if is_well { Ok(()) } else { Err(format!("{status:?}")) }
         });
     }
 
